@@ -1,0 +1,86 @@
+"""The service's own errors, and the one table from error to HTTP status."""
+
+from lorat import errors as lorat_errors
+from lorat.errors import LoratError
+
+
+class EmptyInputError(LoratError):
+    """`inputs` holds nothing."""
+
+
+class InvalidRequestError(LoratError):
+    """A well-formed request whose fields contradict each other or a limit."""
+
+
+class UnauthorizedError(LoratError):
+    """No key, or a key that is not known."""
+
+
+class ForbiddenError(LoratError):
+    """A known key that does not open this route."""
+
+
+class UnknownAdapterError(LoratError):
+    """No adapter (or no such version of it) under this name."""
+
+
+class ConflictError(LoratError):
+    """The name is taken by other content."""
+
+
+class PreconditionFailedError(LoratError):
+    """`If-Match` or `If-None-Match` does not hold."""
+
+
+class TooLargeError(LoratError):
+    """A request body, a file or an archive over its limit."""
+
+
+class UploadError(LoratError):
+    """An upload that is refused for what it holds: its form, its archive, its file names."""
+
+
+class StoreError(LoratError):
+    """The adapter store cannot be read, written or trusted."""
+
+
+class OverloadedError(LoratError):
+    """The queue is full. `retry_after` is in whole seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class UnavailableError(LoratError):
+    """The engine is not running: starting, draining or stopped."""
+
+
+# The most derived class in the list wins; (status, error_type) as in text-embeddings-inference.
+STATUS: dict[type[LoratError], tuple[int, str]] = {
+    EmptyInputError: (400, "Empty"),
+    UnauthorizedError: (401, "Unauthorized"),
+    ForbiddenError: (403, "Forbidden"),
+    UnknownAdapterError: (404, "NotFound"),
+    ConflictError: (409, "Conflict"),
+    PreconditionFailedError: (412, "PreconditionFailed"),
+    TooLargeError: (413, "TooLarge"),
+    lorat_errors.InputError: (422, "Tokenizer"),
+    InvalidRequestError: (422, "Validation"),
+    UploadError: (422, "Validation"),
+    lorat_errors.ConfigError: (422, "Validation"),
+    lorat_errors.AdapterError: (422, "Validation"),
+    lorat_errors.NoHeadError: (424, "Backend"),
+    OverloadedError: (429, "Overloaded"),
+    UnavailableError: (503, "Unhealthy"),
+    StoreError: (503, "Unhealthy"),
+    LoratError: (500, "Backend"),
+}
+
+
+def status_of(error: LoratError) -> tuple[int, str]:
+    """HTTP status and TEI error type for an error: the nearest of its classes in `STATUS`."""
+    for kind in type(error).__mro__:
+        if kind in STATUS:
+            return STATUS[kind]
+    return STATUS[LoratError]
