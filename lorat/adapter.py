@@ -1,0 +1,94 @@
+"""Adapter: what an adapter's files say, as tensors and facts. It never changes once read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from lorat.recipe import Recipe
+from lorat.targets import MODULES, Site
+
+Task = Literal["embedding", "sequence_classification", "token_classification"]
+TASKS: tuple[Task, ...] = ("embedding", "sequence_classification", "token_classification")
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """One layer's matrices: delta = scaling * B A. A is (rank, in), B is (out, rank).
+
+    `bias` (out,) replaces the layer's own where the adapter was trained with `bias="lora_only"`.
+    """
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+    bias: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        """Inner size of the product."""
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Weight (out, in) and bias (out,) of a dense layer."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classification head: one score per label.
+
+    `pooler` is the adapter's own BERT pooler, None where the base's is used; `pooler_lora` changes
+    whichever of the two is used. `multi_label` scores labels independently (sigmoid).
+    """
+
+    classifier: Linear
+    labels: tuple[str, ...]
+    multi_label: bool = False
+    pooler: Linear | None = None
+    pooler_lora: LoRA | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """LoRA matrices by site, with the task head and the embedding recipe that came with them.
+
+    rank, alpha: as its config states them; single sites may differ. `base_id` is what `lorat.json`
+    says it was made for, None where it does not say.
+    """
+
+    task: Task
+    lora: Mapping[Site, LoRA]
+    rank: int
+    alpha: float
+    head: Head | None = None
+    recipe: Recipe | None = None
+    base_id: str | None = None
+    description: str | None = None
+    tags: tuple[str, ...] = field(default=())
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Target names that carry LoRA in any layer."""
+        used = {site.target for site in self.lora}
+        return tuple(name for name in MODULES if name in used)
+
+    @property
+    def parameters(self) -> int:
+        """Number of values in its tensors."""
+        return sum(tensor.numel() for tensor in self.tensors())
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor that came with the adapter."""
+        loras = list(self.lora.values())
+        linears = []
+        if self.head:
+            linears = [part for part in (self.head.classifier, self.head.pooler) if part]
+            loras += [self.head.pooler_lora] if self.head.pooler_lora else []
+        tensors = [t for lora in loras for t in (lora.a, lora.b, lora.bias) if t is not None]
+        return tensors + [t for linear in linears for t in (linear.weight, linear.bias)]

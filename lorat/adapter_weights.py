@@ -1,0 +1,74 @@
+"""`adapter_model.safetensors`: its tensors by name, each checked and taken once."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors import safe_open as _safe_open
+from torch import Tensor
+
+from lorat.errors import AdapterFileError
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+safe_open: Any = _safe_open
+_DTYPES = {"F32", "F16", "BF16", "F64"}
+
+
+class AdapterWeights:
+    """The tensors of a safetensors file by module name, each taken once.
+
+    Names are those of a BertModel: without PEFT's prefix and without the `bert.` of a model with a head.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = safe_open(path, framework="pt")
+            keys: list[str] = list(self._file.keys())
+        except FileNotFoundError as error:
+            raise AdapterFileError(f"{WEIGHTS} is missing") from error
+        except (SafetensorError, OSError) as error:
+            raise AdapterFileError(f"{WEIGHTS} is not a whole safetensors file: {error}") from error
+        self.wrapped = any(key.startswith(PREFIX + "bert.") for key in keys)
+        self._left = {self._short(key): key for key in keys}
+        if len(self._left) != len(keys):
+            raise AdapterFileError(f"{WEIGHTS} names some tensors both with and without 'bert.'")
+
+    @staticmethod
+    def _short(key: str) -> str:
+        if not key.startswith(PREFIX):
+            raise AdapterFileError(f"{WEIGHTS} has the tensor {key!r}: names must begin with {PREFIX!r}")
+        return key.removeprefix(PREFIX).removeprefix("bert.")
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._left
+
+    def shape(self, name: str) -> list[int]:
+        """Shape of a tensor as the header says it, without reading the tensor."""
+        return list(self._file.get_slice(self._left[name]).get_shape())
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """The tensor, in float32, in memory of its own."""
+        if name not in self._left:
+            raise AdapterFileError(f"{WEIGHTS} lacks the tensor {name!r}")
+        key = self._left.pop(name)
+        header = self._file.get_slice(key)
+        if header.get_dtype() not in _DTYPES:
+            raise AdapterFileError(f"{WEIGHTS}: {key!r} is {header.get_dtype()}: use one of {sorted(_DTYPES)}")
+        if tuple(header.get_shape()) != shape:
+            raise AdapterFileError(
+                f"{WEIGHTS}: {key!r} has the shape {list(header.get_shape())}, the base needs {list(shape)}"
+            )
+        tensor: Tensor = self._file.get_tensor(key).to(torch.float32, copy=True)
+        if not torch.isfinite(tensor).all():
+            raise AdapterFileError(f"{WEIGHTS}: {key!r} holds NaN or infinite values")
+        return tensor
+
+    def refuse_leftovers(self) -> None:
+        """Raise for tensors that nothing has taken."""
+        if self._left:
+            key = sorted(self._left.values())[0]
+            raise AdapterFileError(
+                f"{WEIGHTS}: {key!r} fits no layer that adapter_config.json names ({len(self._left)} such tensors)"
+            )

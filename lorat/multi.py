@@ -1,0 +1,203 @@
+"""MultiLoRAT: one frozen base, many adapters, each row computed with its own."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lorat.adapter import Adapter, Linear, Task
+from lorat.adapter_file import MAX_RANK, read_adapter
+from lorat.base import Base, load_base
+from lorat.errors import InputError, InputTooLongError, NoHeadError
+from lorat.fingerprint import fingerprint
+from lorat.heads import LoadedHead, finish, pool
+from lorat.packed import PackedLayer
+from lorat.packing import PackedBatch, pack
+from lorat.recipe import Recipe
+from lorat.routing import Routing
+from lorat.slots import Slot, Slots
+from lorat.tokenizer import Text, Tokens
+
+
+@dataclass(frozen=True)
+class Row:
+    """One input of a batch: its tokens, its adapter (None: the base alone) and what is asked of it."""
+
+    tokens: Tokens
+    slot: Slot | None = None
+    task: Task = "embedding"
+
+
+class MultiLoRAT:
+    """A frozen BERT that serves many adapters at once.
+
+    Which adapter a row gets is an argument (`Row.slot`), never a state, so threads may share one model
+    and load, unload and run at the same time. The base's weights are not written after construction.
+    """
+
+    def __init__(self, base: Base, *, slots: int = 64, max_rank: int = MAX_RANK) -> None:
+        """Take over `base.model`: its encoder layers are replaced by packed ones."""
+        self.base = base
+        self.max_rank = max_rank
+        self._model = base.model
+        self._pooler = base.model.pooler
+        self._model.pooler = None
+        layers = [PackedLayer(layer, index) for index, layer in enumerate(base.model.encoder.layer)]
+        self._model.encoder.layer = torch.nn.ModuleList(layers)
+        self.device: torch.device = base.model.device
+        self.dtype: torch.dtype = base.model.dtype
+        self.slots = Slots({linear.key: linear for layer in layers for linear in layer.groups()}, slots)
+        self._heads: dict[Slot, LoadedHead] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path | None = None, *, device: str = "auto", dtype: str = "auto", slots: int = 64
+    ) -> "MultiLoRAT":
+        """Load a base (see `lorat.load_base`; None: the embedded one) and make room for `slots` adapters."""
+        return cls(load_base(source, device=device, dtype=dtype), slots=slots)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of every base tensor that a forward pass reads."""
+        return fingerprint(self._model, self._pooler)
+
+    def load(self, adapter: Adapter | str | Path) -> Slot:
+        """Load an adapter, or the adapter in a directory, into a free slot.
+
+        Raises an AdapterError for files that are refused, SlotsFullError when no slot is free.
+        """
+        if not isinstance(adapter, Adapter):
+            adapter = read_adapter(adapter, self.base.shape, max_rank=self.max_rank)
+        slot = self.slots.load(adapter)
+        if adapter.head:
+            self._heads[slot] = LoadedHead(adapter.head, self._base_pooler(), self.device)
+        return slot
+
+    def unload(self, slot: Slot) -> None:
+        """Free a slot. Batches that already run finish with its adapter."""
+        self.slots.unload(slot)
+        self._heads.pop(slot, None)
+
+    def merge(self, slot: Slot) -> None:
+        """Compute this slot's rows with merged weights: no cost per row, one more copy in memory."""
+        self.slots.merge(slot)
+
+    def unmerge(self, slot: Slot) -> None:
+        """Drop a slot's merged weights."""
+        self.slots.unmerge(slot)
+
+    def recipe(self, slot: Slot | None) -> Recipe:
+        """The embedding recipe of a slot: the adapter's own where it has one, else the base's."""
+        return (slot.adapter.recipe if slot else None) or self.base.recipe
+
+    @torch.inference_mode()
+    def forward(self, rows: Sequence[Row]) -> list[Tensor]:
+        """Run rows of any adapters and tasks in one pass. Returns float32, in the order of `rows`:
+
+        embedding: (dimensions,), pooled, not normalised; sequence_classification: logits (labels,);
+        token_classification: logits (tokens, labels), special tokens included.
+        """
+        heads = [self._check(row) for row in rows]
+        order = sorted(range(len(rows)), key=lambda index: _place(rows[index]))
+        ordered = [rows[index] for index in order]
+        batch = pack([row.tokens.ids for row in ordered], [row.tokens.types for row in ordered], self.device)
+        hidden = self._encode(batch, Routing.of([row.slot for row in ordered], batch.offsets))
+        results = self._finish(hidden, batch, ordered, [heads[index] for index in order])
+        return [results[place] for place in np.argsort(order)]
+
+    def _check(self, row: Row) -> LoadedHead | None:
+        """The head a row needs, None for an embedding. Taken first, so unloading cannot pull it away."""
+        longest = self._model.config.max_position_embeddings
+        if not row.tokens.ids:
+            raise InputError("a row has no tokens: give at least one token id")
+        if len(row.tokens) > longest:
+            raise InputTooLongError(f"a row has {len(row.tokens)} tokens, the model takes {longest}: truncate it")
+        if row.slot is None and row.task == "embedding":
+            return None
+        if row.slot is None or row.task not in ("embedding", row.slot.adapter.task):
+            raise NoHeadError(f"no head for {row.task}: choose an adapter that was trained for it")
+        head = self._heads.get(row.slot) if row.task != "embedding" else None
+        row.slot.require_loaded()
+        return head
+
+    def _encode(self, batch: PackedBatch, routing: Routing) -> Tensor:
+        """(tokens, hidden): the last hidden states of a packed batch."""
+        output: Any = self._model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            token_type_ids=batch.token_type_ids,
+            batch=batch,
+            routing=routing,
+        )
+        hidden: Tensor = output.last_hidden_state[0]
+        return hidden
+
+    def _finish(
+        self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], heads: Sequence[LoadedHead | None]
+    ) -> dict[int, Tensor]:
+        """Answers by position: rows with the same recipe, or the same head, are computed together."""
+        groups: dict[Any, list[int]] = {}
+        for place, (row, head) in enumerate(zip(rows, heads, strict=True)):
+            groups.setdefault((id(head or self.recipe(row.slot)), row.task), []).append(place)
+        results: dict[int, Tensor] = {}
+        for (_, task), places in groups.items():
+            head = heads[places[0]]
+            answers: Sequence[Tensor] | Tensor
+            if head is None:
+                answers = self._pool(hidden, batch, rows, places)
+            elif task == "sequence_classification":
+                answers = head.sequence_logits(hidden[[batch.offsets[place] for place in places]])
+            else:
+                chosen = _select(hidden, batch, places)
+                answers = head.token_logits(chosen).split_with_sizes([batch.lengths[place] for place in places])
+            results.update(zip(places, answers, strict=True))
+        return results
+
+    def _pool(self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], places: list[int]) -> Tensor:
+        return pool(
+            _select(hidden, batch, places),
+            [batch.lengths[place] for place in places],
+            [rows[place].tokens.skip for place in places],
+            self.recipe(rows[places[0]].slot),
+        )
+
+    def _base_pooler(self) -> Linear | None:
+        return self._pooler and Linear(self._pooler.dense.weight, self._pooler.dense.bias)
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        slot: Slot | None = None,
+        *,
+        prompt_name: str | None = None,
+        truncate: bool = True,
+    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Vectors of texts, (texts, dimensions) float32, by the slot's recipe (normalised if it says so)."""
+        recipe = self.recipe(slot)
+        tokens = self.base.encode(texts, recipe, prompt_name=prompt_name, truncate=truncate)
+        vectors = torch.stack(self.forward([Row(token, slot) for token in tokens]))
+        return finish(vectors, None, recipe.normalize).cpu().numpy()
+
+    def classify(self, texts: Sequence[Text], slot: Slot, *, truncate: bool = True) -> list[dict[str, float]]:
+        """Scores by label for each text (or pair): softmax, or sigmoid for one or several labels at once."""
+        tokens = self.base.tokenizer.encode(texts, max_length=self.recipe(slot).max_length, truncate=truncate)
+        logits = torch.stack(self.forward([Row(token, slot, "sequence_classification") for token in tokens]))
+        head = slot.adapter.head
+        assert head is not None
+        scores = logits.sigmoid() if head.multi_label or len(head.labels) == 1 else logits.softmax(-1)
+        return [dict(zip(head.labels, row, strict=True)) for row in scores.tolist()]
+
+
+def _place(row: Row) -> tuple[int, int]:
+    """Rows of one slot stand together, ordered by length; rows of the base alone come first."""
+    return (row.slot.index if row.slot else 0), len(row.tokens)
+
+
+def _select(hidden: Tensor, batch: PackedBatch, places: list[int]) -> Tensor:
+    """The tokens of some sequences, end to end."""
+    if len(places) == len(batch.lengths):
+        return hidden
+    return torch.cat([hidden[batch.offsets[place] : batch.offsets[place + 1]] for place in places])

@@ -1,0 +1,57 @@
+"""Packed batches: sequences laid end to end, without padding."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """What transformers' BertModel takes for sequences laid end to end.
+
+    input_ids, position_ids, token_type_ids: (1, tokens) int64; positions restart with each sequence.
+    lengths: tokens of each sequence. offsets: where each starts, and the end (sequences + 1).
+    runs: (first token, sequences, length) of each run of neighbours of equal length.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    token_type_ids: Tensor
+    lengths: tuple[int, ...]
+    offsets: tuple[int, ...]
+    runs: tuple[tuple[int, int, int], ...]
+
+
+def pack(
+    ids: Sequence[Sequence[int]], types: Sequence[Sequence[int] | None], device: torch.device | str = "cpu"
+) -> PackedBatch:
+    """Lay sequences end to end, in the order given. `types` may hold None for all zeros."""
+    lengths = tuple(len(sequence) for sequence in ids)
+    offsets = [0]
+    for length in lengths:
+        offsets.append(offsets[-1] + length)
+    kinds = (kind or (0,) * length for kind, length in zip(types, lengths, strict=True))
+
+    def row(values: chain[int]) -> Tensor:
+        return torch.tensor(list(values), dtype=torch.int64).unsqueeze(0).to(device)
+
+    return PackedBatch(
+        input_ids=row(chain.from_iterable(ids)),
+        position_ids=row(chain.from_iterable(map(range, lengths))),
+        token_type_ids=row(chain.from_iterable(kinds)),
+        lengths=lengths,
+        offsets=tuple(offsets),
+        runs=_runs(lengths),
+    )
+
+
+def _runs(lengths: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
+    runs, start = [], 0
+    for length, run in groupby(lengths):
+        count = len(list(run))
+        runs.append((start, count, length))
+        start += count * length
+    return tuple(runs)

@@ -1,0 +1,59 @@
+"""Routing: which rows of a packed batch belong to which slot. Made once per batch; plain data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from torch import Tensor
+
+from lorat.slots import Delta, Slot
+
+Key = tuple[int, str]
+"""(layer, group)"""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Packed rows start to stop - 1, all of one adapter, with that adapter's tensors as they were loaded."""
+
+    start: int
+    stop: int
+    deltas: Mapping[Key, Delta]
+    merged: Mapping[Key, Tensor]
+
+
+class Routing:
+    """The segments of a batch that change something: rows of the base alone are in none."""
+
+    def __init__(self, segments: Iterable[Segment]) -> None:
+        self.segments = tuple(segments)
+
+    @classmethod
+    def of(cls, slots: Sequence[Slot | None], offsets: Sequence[int]) -> "Routing":
+        """One segment for each run of the same slot.
+
+        slots: the slot of each sequence, None for the base alone. offsets: where each sequence starts in
+        the batch, and its end (length: sequences + 1).
+        """
+        segments = []
+        for slot, run in groupby(range(len(slots)), key=slots.__getitem__):
+            rows = list(run)
+            if slot is not None:
+                segments.append(Segment(offsets[rows[0]], offsets[rows[-1] + 1], slot.deltas, slot.merged))
+        return cls(segments)
+
+    def deltas(self, key: Key) -> list[tuple[int, int, Delta]]:
+        """(start, stop, delta) of the segments that add a low-rank product at a group."""
+        return [
+            (segment.start, segment.stop, segment.deltas[key])
+            for segment in self.segments
+            if key in segment.deltas and key not in segment.merged
+        ]
+
+    def merged(self, key: Key) -> list[tuple[int, int, Tensor, Tensor | None]]:
+        """(start, stop, weight, extra bias) of the segments that have a merged weight at a group."""
+        return [
+            (segment.start, segment.stop, segment.merged[key], segment.deltas[key].bias)
+            for segment in self.segments
+            if key in segment.merged
+        ]

@@ -1,0 +1,163 @@
+"""Slots: where loaded adapters live on the device, ready for the forward pass.
+
+A slot's tensors are made once, when its adapter is loaded, and never written again. Whoever holds a
+`Slot` computes with exactly that adapter; unloading only takes it out of the table.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lorat.adapter import Adapter, LoRA
+from lorat.errors import NotLoadedError, SlotsFullError
+from lorat.layers import merged_weight
+from lorat.targets import Site
+
+# The linear layers of an encoder layer that share an input are one matrix product: a group.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "qkv": ("query", "key", "value"),
+    "output": ("output",),
+    "intermediate": ("intermediate",),
+    "ffn_output": ("ffn_output",),
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One target's share of a group: rows of the stacked A, columns of the group's output, and B."""
+
+    ranks: slice
+    columns: slice
+    b: Tensor
+    """(rank, out of the target): scaling * B, transposed."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """What an adapter adds to one group: y[:, columns] += (x A^T)[:, ranks] b, then `bias` on all of y.
+
+    a: (in, sum of ranks): the A of the group's targets, stacked and transposed.
+    bias: (out of the group,) or None.
+    """
+
+    a: Tensor
+    parts: tuple[Part, ...]
+    bias: Tensor | None
+
+
+class GroupLinear(Protocol):
+    """A group's frozen linear: weight (out, in) and bias (out,), the targets' outputs side by side."""
+
+    @property
+    def weight(self) -> Tensor: ...  # noqa: D102
+    @property
+    def bias(self) -> Tensor: ...  # noqa: D102
+
+
+Groups = Mapping[tuple[int, str], GroupLinear]
+"""The base's linears by (layer, group)."""
+
+
+class Slot:
+    """A loaded adapter. Hand it to `Row`; ask for a new one after `unload`."""
+
+    def __init__(self, index: int, adapter: Adapter, deltas: Mapping[tuple[int, str], Delta]) -> None:
+        self.index = index
+        self.adapter = adapter
+        self.deltas = deltas
+        self.merged: Mapping[tuple[int, str], Tensor] = {}
+        self.loaded = True
+
+    def require_loaded(self) -> None:
+        """Raise NotLoadedError once the adapter has been unloaded."""
+        if not self.loaded:
+            raise NotLoadedError(f"the adapter of slot {self.index} was unloaded: load it again")
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of its low-rank tensors on the device."""
+        tensors = [t for d in self.deltas.values() for t in (d.a, d.bias, *(p.b for p in d.parts)) if t is not None]
+        return sum(tensor.nbytes for tensor in tensors)
+
+
+class Slots:
+    """A table of at most `capacity` loaded adapters. Loading and unloading cost the same however full it is."""
+
+    def __init__(self, groups: Groups, capacity: int) -> None:
+        self._groups = groups
+        self._free = list(range(capacity, 0, -1))
+        self._lock = threading.Lock()
+        self.capacity = capacity
+
+    @property
+    def free(self) -> int:
+        """How many adapters can still be loaded."""
+        return len(self._free)
+
+    def load(self, adapter: Adapter) -> Slot:
+        """Put an adapter on the device. Raises SlotsFullError when no slot is free."""
+        with self._lock:
+            if not self._free:
+                raise SlotsFullError(f"all {self.capacity} slots hold an adapter: unload one, or ask for more slots")
+            index = self._free.pop()
+        try:
+            return Slot(index, adapter, self._deltas(adapter))
+        except BaseException:
+            self._give_back(index)
+            raise
+
+    def unload(self, slot: Slot) -> None:
+        """Free a slot. Batches that already hold it finish with it. Raises NotLoadedError the second time."""
+        slot.require_loaded()
+        slot.loaded = False
+        self._give_back(slot.index)
+
+    def _give_back(self, index: int) -> None:
+        with self._lock:
+            self._free.append(index)
+
+    def merge(self, slot: Slot) -> None:
+        """Give a slot merged weights of its own: pristine base + delta, one new tensor per changed group."""
+        slot.require_loaded()
+        slot.merged = {key: _merge(self._groups[key].weight, delta) for key, delta in slot.deltas.items()}
+
+    def unmerge(self, slot: Slot) -> None:
+        """Drop a slot's merged weights."""
+        slot.merged = {}
+
+    def _deltas(self, adapter: Adapter) -> dict[tuple[int, str], Delta]:
+        deltas = {}
+        for (layer, group), linear in self._groups.items():
+            chosen = [adapter.lora.get(Site(layer, target)) for target in GROUPS[group]]
+            if any(chosen):
+                deltas[layer, group] = _stack(chosen, linear)
+        return deltas
+
+
+def _stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
+    width = linear.weight.shape[0] // len(chosen)
+    parts, stacked, rank = [], [], 0
+    bias = torch.zeros_like(linear.bias, dtype=torch.float32)
+    for position, lora in enumerate(chosen):
+        if lora is None:
+            continue
+        columns = slice(position * width, (position + 1) * width)
+        b = (lora.b * lora.scaling).T.contiguous().to(linear.weight)
+        parts.append(Part(slice(rank, rank + lora.rank), columns, b))
+        stacked.append(lora.a)
+        rank += lora.rank
+        if lora.bias is not None:
+            bias[columns] = lora.bias.to(bias) - linear.bias[columns].float()
+    a = torch.cat(stacked).T.contiguous().to(linear.weight)
+    return Delta(a, tuple(parts), bias.to(linear.bias) if bias.any() else None)
+
+
+def _merge(weight: Tensor, delta: Delta) -> Tensor:
+    merged = weight.clone()
+    for part in delta.parts:
+        merged[part.columns] = merged_weight(weight[part.columns], delta.a[:, part.ranks].T, part.b.T)
+    return merged

@@ -1,0 +1,114 @@
+"""Text to token ids, with truncation as transformers' tokenizers do it.
+
+The underlying `tokenizers.Tokenizer` is set up once and never changed afterwards, so any number of threads
+may share it; it tokenises outside the GIL.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lorat.errors import InputError, InputTooLongError
+
+Text = str | tuple[str, str]
+"""One text, or a pair."""
+Direction = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One input, ready to run. `skip`: leading tokens (a prompt's) that pooling leaves out."""
+
+    ids: list[int]
+    types: list[int] | None = None
+    skip: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Tokenizer:
+    """`max_length`: tokens that the model takes, special ones included. `vocabulary`, `types`: sizes."""
+
+    def __init__(self, backend: Any, *, max_length: int, vocabulary: int, types: int = 2) -> None:
+        backend.no_padding()
+        backend.no_truncation()
+        self._backend = backend
+        self.max_length = max_length
+        self.vocabulary = vocabulary
+        self.types = types
+
+    def encode(
+        self,
+        texts: Sequence[Text],
+        *,
+        max_length: int | None = None,
+        truncate: bool = True,
+        direction: Direction = "right",
+        lower_case: bool = False,
+    ) -> list[Tokens]:
+        """Token ids of each text, special tokens added.
+
+        Inputs over `max_length` (at most the model's own) are cut, the longest of a pair first; with
+        `truncate=False` they raise InputTooLongError.
+        """
+        limit = min(max_length or self.max_length, self.max_length)
+        parts = [(text,) if isinstance(text, str) else text for text in texts]
+        flat = [part.lower() if lower_case else part for pair in parts for part in pair]
+        encoded = iter(self._backend.encode_batch(flat, add_special_tokens=False))
+        return [
+            self._finish([next(encoded) for _ in pair], limit, truncate, direction, position)
+            for position, pair in enumerate(parts)
+        ]
+
+    def _finish(self, parts: list[Any], limit: int, truncate: bool, direction: Direction, position: int) -> Tokens:
+        pair = len(parts) == 2
+        special = self._backend.num_special_tokens_to_add(pair)
+        length = special + sum(len(part) for part in parts)
+        if length > limit:
+            if not truncate:
+                raise InputTooLongError(
+                    f"input {position} has {length} tokens, the limit is {limit}: shorten it or set truncate=true"
+                )
+            for part, size in zip(parts, _longest_first([len(part) for part in parts], limit - special), strict=True):
+                part.truncate(size, direction=direction)
+        whole = self._backend.post_process(*parts)
+        return Tokens(list(whole.ids), list(whole.type_ids) if pair else None)
+
+    def check_ids(
+        self,
+        ids: Sequence[int],
+        *,
+        max_length: int | None = None,
+        truncate: bool = True,
+        direction: Direction = "right",
+    ) -> Tokens:
+        """Token ids used as they are. Raises InputError for none, or for one outside the vocabulary."""
+        limit = min(max_length or self.max_length, self.max_length)
+        if not ids:
+            raise InputError("a list of token ids is empty: give at least one id")
+        wrong = next((value for value in ids if not 0 <= value < self.vocabulary), None)
+        if wrong is not None:
+            raise InputError(
+                f"token id {wrong} is outside the vocabulary of {self.vocabulary}: send ids of this base's tokenizer, "
+                "or texts (langchain-openai: check_embedding_ctx_length=False)"
+            )
+        if len(ids) > limit and not truncate:
+            raise InputTooLongError(f"{len(ids)} token ids, the limit is {limit}: send fewer or set truncate=true")
+        return Tokens(list(ids[:limit] if direction == "right" else ids[-limit:]))
+
+    def prompt_length(self, prompt: str, lower_case: bool = False) -> int:
+        """Tokens that a prompt takes at the head of a text: itself and the special token before it."""
+        ids = self._backend.encode(prompt.lower() if lower_case else prompt, add_special_tokens=True).ids
+        return len(ids) - 1
+
+
+def _longest_first(sizes: list[int], room: int) -> list[int]:
+    """Sizes after cutting to `room` tokens in all, the longer part first (tokenizers' LongestFirst)."""
+    if len(sizes) == 1:
+        return [room]
+    short, long = sorted(sizes)
+    long = short if short > room else max(short, room - short)
+    if short + long > room:
+        short, long = room // 2, room // 2 + room % 2
+    return [short, long] if sizes[0] <= sizes[1] else [long, short]
