@@ -1,0 +1,1 @@
+"""The service: HTTP → tokenise → queue → batch → engine → heads → response."""

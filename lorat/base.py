@@ -39,15 +39,16 @@ class Base:
         recipe: Recipe,
         *,
         prompt_name: str | None = None,
+        default_prompt: bool = True,
         truncate: bool = True,
         direction: Direction = "right",
     ) -> list[Tokens]:
         """Tokens of texts by a recipe: its prompt, maximum length and case.
 
-        Without `prompt_name` the recipe's default prompt is used. Raises InputError for an unknown one,
-        InputTooLongError with `truncate=False`.
+        Without `prompt_name` the recipe's default prompt is used, if `default_prompt`. Raises InputError for
+        an unknown one, InputTooLongError with `truncate=False`.
         """
-        name = prompt_name or recipe.default_prompt_name
+        name = prompt_name or (recipe.default_prompt_name if default_prompt else None)
         if name is not None and name not in recipe.prompts:
             raise InputError(f"prompt_name {name!r} is unknown: this adapter has {sorted(recipe.prompts)}")
         prompt = recipe.prompts[name] if name else ""
@@ -77,7 +78,7 @@ def load_base(source: str | Path | None = None, *, device: str = "auto", dtype: 
     directory = locate_base(source)
     config = _read_config(directory)
     if not list(directory.glob("model*.safetensors")):
-        raise BaseError(f"{directory} has no model.safetensors: pickled weights are not read, convert them first")
+        raise BaseError(f"{directory} has no model.safetensors: convert its weights, pickles are not read")
     has_pooler = has_tensor(directory, "pooler.dense.weight")
     shape = BaseShape.of(config, has_pooler=has_pooler, base_id=base_id(directory))
     target = choose_device(device)

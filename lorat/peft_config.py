@@ -9,12 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import regex
-
 from lorat.config import scaling
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
-
-_REGEX_SECONDS = 0.5
+from lorat.patterns import Patterns
 
 # Fields whose value changes nothing in the forward pass of a loaded adapter.
 _INERT = {
@@ -49,60 +46,46 @@ class PeftConfig:
     bias: Literal["none", "lora_only"] = "none"
     modules_to_save: tuple[str, ...] = ()
     task_type: str | None = None
+    patterns: Patterns = field(default_factory=Patterns, repr=False, compare=False)
 
     def adapts(self, module: str) -> bool:
         """Whether PEFT would put LoRA on the linear layer of this name."""
-        if _matches(self.exclude_modules, module):
+        if self._matches(self.exclude_modules, module):
             return False
-        if any(_search(rf"(^|.*\.){saved}($|\..*)", module) for saved in self.modules_to_save):
+        if any(self.patterns.match(saved, module, r"(^|.*\.){}($|\..*)") for saved in self.modules_to_save):
             return False
-        if self.target_modules == "all-linear":
-            return True
-        if not _matches(self.target_modules, module):
-            return False
-        return isinstance(self.target_modules, str) or self._in_chosen_layer(module)
+        targets = self.target_modules
+        if isinstance(targets, str):
+            return targets == "all-linear" or self._matches(targets, module)
+        return module in targets or (self._matches(targets, module) and self._in_chosen_layer(module))
+
+    def _matches(self, wanted: str | Sequence[str], module: str) -> bool:
+        if isinstance(wanted, str):
+            return bool(self.patterns.match(wanted, module, r"(?:{})\Z"))
+        return any(module == name or module.endswith(f".{name}") for name in wanted)
 
     def _in_chosen_layer(self, module: str) -> bool:
-        if not self.layers_to_transform:
+        if self.layers_to_transform is None:
             return True
-        patterns = [rf"(?:^|.*?\.){name}\.(?P<index>\d+)\." for name in self.layers_pattern]
-        for pattern in patterns or [r".*?\.[^.]*\.(?P<index>\d+)\."]:
-            match = _search(pattern, module)
+        forms = [(name, r"(?:^|.*?\.){}\.(?P<index>\d+)\.") for name in self.layers_pattern]
+        for name, form in forms or [("", r".*?\.[^.]*\.(?P<index>\d+)\.")]:
+            match = self.patterns.match(name, module, form)
             if match:
                 return int(match["index"]) in self.layers_to_transform
         return False
 
+    def _first_fitting(self, by_pattern: Mapping[str, float], module: str, default: float) -> float:
+        fitting = (value for key, value in by_pattern.items() if self.patterns.match(key, module, r"(.*\.)?({})$"))
+        return next(fitting, default)
+
     def rank_of(self, module: str) -> int:
         """Rank at a linear layer."""
-        return int(_first_fitting(self.rank_pattern, module, self.r))
+        return int(self._first_fitting(self.rank_pattern, module, self.r))
 
     def scaling_of(self, module: str) -> float:
         """Scaling at a linear layer: alpha / rank, or alpha / sqrt(rank)."""
-        alpha = float(_first_fitting(self.alpha_pattern, module, self.lora_alpha))
+        alpha = float(self._first_fitting(self.alpha_pattern, module, self.lora_alpha))
         return scaling(alpha, self.rank_of(module), self.use_rslora)
-
-
-def _matches(patterns: str | Sequence[str], module: str) -> bool:
-    if isinstance(patterns, str):
-        return bool(_search(rf"(?:{patterns})\Z", module))
-    return any(module == name or module.endswith(f".{name}") for name in patterns)
-
-
-def _first_fitting(patterns: Mapping[str, float], module: str, default: float) -> float:
-    for pattern, value in patterns.items():
-        if _search(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
-
-
-def _search(pattern: str, text: str) -> Any:
-    """`regex.match` with a time limit: patterns come from strangers."""
-    try:
-        return regex.match(pattern, text, timeout=_REGEX_SECONDS)
-    except regex.error as error:
-        raise AdapterFileError(f"adapter_config.json has the pattern {pattern!r}: {error}") from error
-    except TimeoutError as error:
-        raise AdapterFileError(f"adapter_config.json has the pattern {pattern!r}, which takes too long") from error
 
 
 def parse_peft_config(config: Mapping[str, Any]) -> PeftConfig:

@@ -1,0 +1,78 @@
+"""From outputs to response bodies."""
+
+import json
+from collections.abc import Awaitable, Sequence
+from typing import Any, TypeVar
+
+import anyio
+import numpy as np
+import torch
+from fastapi import Request, Response
+
+from app.engine import Array
+from app.errors import InvalidRequestError
+from app.service import Answer
+from lorat.adapter import Head
+from lorat.heads import finish
+
+T = TypeVar("T")
+CLIENT_GONE = 499
+
+
+async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
+    """The result of `work`, or None where the client goes first: then the work is cancelled."""
+    result: list[T] = []
+    async with anyio.create_task_group() as group:
+
+        async def watch() -> None:
+            while (await request.receive())["type"] != "http.disconnect":
+                continue
+            group.cancel_scope.cancel()
+
+        group.start_soon(watch)
+        result.append(await work)
+        group.cancel_scope.cancel()
+    return result[0] if result else None
+
+
+def gone() -> Response:
+    """What is logged, and nobody reads, when the client has gone."""
+    return Response(status_code=CLIENT_GONE)
+
+
+def vectors(answer: Answer, normalize: bool, dimensions: int | None) -> Array:
+    """(inputs, dimensions) float32: cut, then normalised. Raises InvalidRequestError for too many dimensions."""
+    stacked = np.stack(answer.outputs)
+    if dimensions and dimensions > stacked.shape[1]:
+        raise InvalidRequestError(
+            f"dimensions={dimensions}: these vectors have {stacked.shape[1]}, ask for at most that"
+        )
+    return finish(torch.from_numpy(stacked), dimensions, normalize).numpy()
+
+
+def vector_response(request: Request, values: Array, headers: dict[str, str]) -> Response:
+    """JSON, or raw little-endian float32 where the client accepts `application/octet-stream`: the same bits."""
+    if "application/octet-stream" in request.headers.get("accept", ""):
+        shape = ",".join(map(str, values.shape))
+        return Response(values.astype("<f4").tobytes(), 200, {**headers, "X-Shape": shape}, "application/octet-stream")
+    return json_response(values.tolist(), headers)
+
+
+def json_response(content: Any, headers: dict[str, str]) -> Response:
+    """A JSON body, without FastAPI's second pass over it."""
+    body = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, 200, headers, "application/json")
+
+
+def predictions(logits: Sequence[Array], head: Head, raw_scores: bool) -> list[list[dict[str, Any]]]:
+    """Labels with scores, highest first: softmax, or sigmoid for one label or independent ones."""
+    scores = torch.from_numpy(np.stack(logits))
+    if not raw_scores:
+        scores = scores.sigmoid() if head.multi_label or len(head.labels) == 1 else scores.softmax(-1)
+    return [
+        sorted(
+            ({"score": score, "label": label} for score, label in zip(row, head.labels, strict=True)),
+            key=lambda prediction: -prediction["score"],
+        )
+        for row in scores.tolist()
+    ]

@@ -1,0 +1,226 @@
+"""The adapters there are: a pure fold over the store's log.
+
+The log is a list of entries, `{"op": "upload", ...}` and `{"op": "delete", ...}`; a `Catalog` is what they add up
+to. Version numbers are not written anywhere: an upload's number is one more than the highest that was ever given
+under its name, so every reader of the same log derives the same numbers, and a delete never frees one.
+
+One thread may apply entries while others read: each name's versions are one immutable tuple that is replaced whole.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from app.errors import (
+    ConflictError,
+    InvalidRequestError,
+    PreconditionFailedError,
+    StoreError,
+    UnknownAdapterError,
+)
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+RESERVED = frozenset({"base"})
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_NEWER = "a newer LoRAT may have written it: use that version here, too"
+
+
+def check_name(name: str) -> str:
+    """The name itself, when it may be an adapter's name; otherwise `InvalidRequestError` says what may."""
+    if name in RESERVED:
+        raise InvalidRequestError(f"{name!r} is the base model's name: call the adapter something else")
+    if NAME.fullmatch(name) is None or ".." in name:
+        raise InvalidRequestError(
+            f"{name[:80]!r} cannot be an adapter's name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "begin with a letter or digit, and write no '..'"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Version:
+    """One upload under a name.
+
+    `version` counts from 1; `digest` is a hex SHA-256 without prefix; `created` is ISO 8601 in UTC; `record` is what
+    the check of the upload found, and is not interpreted here.
+    """
+
+    name: str
+    version: int
+    digest: str
+    created: str
+    record: Mapping[str, Any]
+
+    @property
+    def reference(self) -> str:
+        """What names exactly this version: `name@version`."""
+        return f"{self.name}@{self.version}"
+
+
+Versions = list[Version]  # inside Catalog, `list` is its method
+
+
+class Catalog:
+    """Every version of every adapter, as the entries applied so far have it."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, tuple[Version, ...]] = {}  # newest first, never an empty tuple
+        self._highest: dict[str, int] = {}  # the highest number ever given under a name; deletes leave it
+        self._ever_used = False
+
+    @staticmethod
+    def check(entry: Mapping[str, Any]) -> None:
+        """Raise `StoreError` for an entry that `apply` would not understand, without applying it."""
+        op = entry.get("op")
+        if op not in ("upload", "delete"):
+            raise StoreError(f"the store's log has an entry of the unknown kind {op!r}: {_NEWER}")
+        if not isinstance(entry.get("name"), str) or not isinstance(entry.get("created"), str):
+            raise StoreError(f"a log entry ({op}) has no name or no time: the store is damaged")
+        if op == "delete":
+            _check_delete(entry)
+        else:
+            _check_upload(entry)
+
+    def apply(self, entry: Mapping[str, Any]) -> None:
+        """Apply one log entry. An entry that is not understood raises `StoreError` and changes nothing."""
+        self.check(entry)
+        if entry["op"] == "upload":
+            self._upload(entry)
+        else:
+            self._delete(entry["name"], entry["version"])
+        self._ever_used = True
+
+    def _upload(self, entry: Mapping[str, Any]) -> None:
+        name = entry["name"]
+        number = self.next_version(name)
+        new = Version(name, number, entry["digest"], entry["created"], entry["record"])
+        self._highest[name] = number
+        self._versions[name] = (new, *self._versions.get(name, ()))
+
+    def _delete(self, name: str, number: int | None) -> None:
+        left = tuple(v for v in self._versions.get(name, ()) if number is not None and v.version != number)
+        if left:
+            self._versions[name] = left
+        else:
+            self._versions.pop(name, None)
+
+    def find(self, reference: str) -> Version | None:
+        """The version that `x` (its newest) or `x@2` names, or None; cheap also where there is none."""
+        name, at, number = reference.partition("@")
+        versions = self._versions.get(name, ())
+        if not at:
+            return versions[0] if versions else None
+        if _NUMBER.fullmatch(number) is None:
+            return None
+        return next((version for version in versions if version.version == int(number)), None)
+
+    def resolve(self, reference: str, visible: Callable[[str], bool] = lambda name: True) -> Version:
+        """The version that `x` (its newest) or `x@2` names.
+
+        Raises `UnknownAdapterError` where there is none; it suggests a close name, but only one that is `visible`
+        to who asked.
+        """
+        found = self.find(reference)
+        if found is not None:
+            return found
+        name = reference.partition("@")[0]
+        there = ", ".join(str(version.version) for version in self.versions(name)[:8])
+        hint = f": {name!r} has the versions {there}" if there else self._suggestion(name, visible)
+        raise UnknownAdapterError(f"there is no adapter {reference[:80]!r}{hint}")
+
+    def _suggestion(self, name: str, visible: Callable[[str], bool]) -> str:
+        if NAME.fullmatch(name) is None:
+            return ""
+        # Comparing is slow and unknown names are cheap to send, so only a few likely names are compared.
+        likely = (n for n in self._versions.copy() if n[0] == name[0] and abs(len(n) - len(name)) <= 3 and visible(n))
+        close = difflib.get_close_matches(name, islice(likely, 200), n=1, cutoff=0.7)
+        return f": did you mean {close[0]!r}?" if close else ""
+
+    def newest(self, name: str) -> Version | None:
+        """The newest version of a name, or None where there is none."""
+        versions = self._versions.get(name)
+        return versions[0] if versions else None
+
+    def next_version(self, name: str) -> int:
+        """The number that the next upload under this name will be given."""
+        return self._highest.get(name, 0) + 1
+
+    def versions(self, name: str) -> Versions:
+        """Every version of a name, newest first; empty where there is none."""
+        return [*self._versions.get(name, ())]
+
+    def digests(self) -> set[str]:
+        """The digest of every version of every name: the content that is still needed."""
+        return {v.digest for versions in self._versions.copy().values() for v in versions}
+
+    @property
+    def ever_used(self) -> bool:
+        """Whether any entry was ever applied, deletes included."""
+        return self._ever_used
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def list(self, after: str | None, limit: int) -> Versions:
+        """The newest version of each name, in the order of names: at most `limit`, from the first name > `after`."""
+        versions = self._versions.copy()
+        names = sorted(name for name in versions if after is None or name > after)
+        return [versions[name][0] for name in names[:limit]]
+
+
+def _check_upload(entry: Mapping[str, Any]) -> None:
+    digest = entry.get("digest")
+    if not isinstance(digest, str) or DIGEST.fullmatch(digest) is None:
+        raise StoreError(f"a log entry (upload of {entry['name']!r}) has no digest: the store is damaged")
+    if not isinstance(entry.get("record"), Mapping):
+        raise StoreError(f"a log entry (upload of {entry['name']!r}) has no record: the store is damaged")
+
+
+def _check_delete(entry: Mapping[str, Any]) -> None:
+    # A missing version must not read as "every version".
+    if "version" not in entry or type(entry["version"]) not in (int, type(None)):
+        raise StoreError(f"a log entry (delete of {entry['name']!r}) does not say which version: the store is damaged")
+
+
+def check_preconditions(
+    current: Version | None, digest: str, *, if_match: str | None, if_none_match: str | None, replace: bool
+) -> bool:
+    """Whether content with this digest is to become the next version after `current` (None: no such adapter).
+
+    False: it is the newest version's content already, so there is nothing to do, even under a stale `If-Match`.
+    Raises `PreconditionFailedError` when `If-Match` or `If-None-Match` (ETags as sent: quoted or not, `*`, or several
+    with commas) does not hold, and `ConflictError` when other content is there and neither `If-Match` nor `replace`
+    says to go on.
+    """
+    wanted, unwanted = _etags(if_match), _etags(if_none_match)
+    if current is not None and "*" in unwanted:
+        raise PreconditionFailedError(
+            f"adapter {current.name!r} exists already and If-None-Match: * only creates: choose another name"
+        )
+    if current is not None and current.digest == digest:
+        return False
+    if current is not None and current.digest in unwanted:
+        raise PreconditionFailedError(f"adapter {current.name!r} still has the ETag that If-None-Match excludes")
+    if if_match is not None:
+        if current is None:
+            raise PreconditionFailedError("there is no such adapter to match: leave If-Match out to create it")
+        if "*" not in wanted and current.digest not in wanted:
+            raise PreconditionFailedError(
+                f'adapter {current.name!r} has changed: its ETag is "{current.digest}" now: look again'
+            )
+        return True
+    if current is not None and not replace:
+        raise ConflictError(
+            f"adapter {current.name!r} exists already with other content: send If-Match with its ETag, "
+            "or ?replace=true, to add a new version"
+        )
+    return True
+
+
+def _etags(header: str | None) -> set[str]:
+    return {tag.strip().strip('"') for tag in (header or "").split(",")} - {""}

@@ -1,0 +1,117 @@
+"""`lorat serve | push | list | delete`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.client import Client
+from app.settings import Settings
+from lorat.errors import LoratError
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status: 0, 1 for an error, 2 for a wrong command line."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except LoratError as error:
+        print(f"lorat: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("lorat", description="One frozen BERT, thousands of LoRA adapters, one endpoint.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands.add_parser("serve", help="serve the base and the adapters of a store"))
+    push = _remote(commands.add_parser("push", help="upload an adapter's directory and serve it by name"), _push)
+    push.add_argument("directory", type=Path, help="an adapter's directory, or a .zip, .tar or .tar.gz of it")
+    push.add_argument("--name", required=True, help="the name that requests will use")
+    push.add_argument("--replace", action="store_true", help="make it the newest version of a name that exists")
+    push.add_argument("--dry-run", action="store_true", help="check and report, store nothing")
+    _remote(commands.add_parser("list", help="list the adapters of a server"), _list)
+    delete = _remote(commands.add_parser("delete", help="delete an adapter"), _delete)
+    delete.add_argument("name", help="NAME, or NAME@VERSION for one version")
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    for name, field in Settings.model_fields.items():
+        default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            metavar=name.rpartition("_")[2].upper(),
+            help=f"{field.description} (LORAT_{name.upper()}; default {default!r})".replace("%", "%%"),
+        )
+    parser.set_defaults(run=_serve)
+
+
+def _remote(parser: argparse.ArgumentParser, run: Any) -> argparse.ArgumentParser:
+    parser.add_argument("--url", default=os.environ.get("LORAT_URL", DEFAULT_URL), help="the server (LORAT_URL)")
+    parser.add_argument("--key", default=os.environ.get("LORAT_KEY"), help="a key that opens writes (LORAT_KEY)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _serve(options: argparse.Namespace) -> None:
+    given = {name: value for name in Settings.model_fields if (value := getattr(options, name)) is not None}
+    settings = read_settings(**given)
+    _prepare_process()
+    from app.server import serve
+
+    serve(settings)
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from `given`, then the environment. Raises SettingsError naming each wrong one."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = [f"LORAT_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise SettingsError("; ".join(wrong)) from error
+
+
+class SettingsError(LoratError):
+    """A setting that cannot be honoured."""
+
+
+def _prepare_process() -> None:
+    """What must be set before torch and tokenizers are imported.
+
+    OpenMP's threads spin at every barrier; beside an event loop and a tokeniser that starves all of them.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _push(options: argparse.Namespace) -> None:
+    if not options.directory.exists():
+        raise SettingsError(f"{options.directory} does not exist: name an adapter's directory")
+    client = Client(options.url, options.key)
+    record = client.push(options.directory, options.name, replace=options.replace, dry_run=options.dry_run)
+    done = "would be accepted" if options.dry_run else f"is served as {record['name']}@{record['version']}"
+    print(f"{options.directory} {done}: {_summary(record)}")
+
+
+def _list(options: argparse.Namespace) -> None:
+    for record in Client(options.url, options.key).adapters():
+        print(f"{record['name']}@{record['version']}\t{_summary(record)}")
+
+
+def _summary(record: dict[str, Any]) -> str:
+    labels = f", {len(record['labels'])} labels" if record["labels"] else ""
+    return (
+        f"{record['task']}{labels}, rank {record['rank']} on {', '.join(record['targets'])}, {record['bytes']:,} bytes"
+    )
+
+
+def _delete(options: argparse.Namespace) -> None:
+    Client(options.url, options.key).delete(options.name)
+    print(f"{options.name} is deleted")

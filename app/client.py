@@ -1,0 +1,68 @@
+"""The few HTTP calls that the command line makes."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lorat.errors import LoratError
+
+TIMEOUT_SECONDS = 300
+
+
+class ServerError(LoratError):
+    """The server could not be reached, or said no."""
+
+
+class Client:
+    """A LoRAT server's `/adapters`."""
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+
+    def push(self, directory: Path, name: str, *, replace: bool = False, dry_run: bool = False) -> dict[str, Any]:
+        """Upload an adapter's directory (or one archive of it). Returns its record."""
+        paths = [directory] if directory.is_file() else [path for path in directory.rglob("*") if path.is_file()]
+        if not paths:
+            raise ServerError(f"{directory} holds no files: name an adapter's directory")
+        root = directory.parent if directory.is_file() else directory
+        with ExitStack() as stack:
+            files = [
+                ("files", (path.relative_to(root).as_posix(), stack.enter_context(path.open("rb"))))
+                for path in sorted(paths)
+            ]
+            params = {"replace": replace, "dry_run": dry_run}
+            return self._call("POST", "/adapters", params=params, data={"name": name}, files=files)
+
+    def adapters(self) -> Iterator[dict[str, Any]]:
+        """Every adapter's record, by name."""
+        after: str | None = None
+        while True:
+            page = self._call("GET", "/adapters", params={"after": after} if after else {})
+            yield from page["adapters"]
+            after = page["next"]
+            if not after:
+                return
+
+    def delete(self, reference: str) -> None:
+        """Delete a name, or one version of it (`name@2`)."""
+        self._call("DELETE", f"/adapters/{reference}")
+
+    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        try:
+            response = self._http.request(method, path, **options)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ServerError(f"no answer from {self._http.base_url}: {error}. Is the server running?") from error
+        if response.is_success:
+            return response.json() if response.content else {}
+        raise ServerError(f"{response.status_code}: {_message(response)}")
+
+
+def _message(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:500]

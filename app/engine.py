@@ -1,0 +1,161 @@
+"""The engine: one worker thread that takes a batch, holds its slots, runs it, resolves its futures."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from app.batching import Queue
+from app.errors import UnavailableError
+from app.metrics import Metrics
+from app.residency import Residency
+from lorat import Adapter, MultiLoRAT, Row, Tokens
+from lorat.adapter import Task
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+STUCK_SECONDS = 60.0
+logger = logging.getLogger("lorat")
+
+
+@dataclass(frozen=True)
+class Output:
+    """One input's answer: a vector, or logits. Times are in seconds."""
+
+    values: Array
+    queued: float
+    inference: float
+
+
+@dataclass(eq=False)
+class Job:
+    """One input on its way: bound to an adapter (None: the base) before it is queued."""
+
+    tokens: Tokens
+    task: Task
+    digest: str | None = None
+    content: Adapter | None = None
+    future: "Future[Output]" = field(default_factory=Future)
+    arrived: float = field(default_factory=time.perf_counter)
+
+    @property
+    def size(self) -> int:
+        """Tokens."""
+        return len(self.tokens)
+
+    @property
+    def adapter(self) -> str | None:
+        """What a batch counts as one adapter."""
+        return self.digest
+
+
+class Engine:
+    """Runs jobs of any adapters and tasks together. Every job's future is resolved, whatever happens."""
+
+    def __init__(self, model: MultiLoRAT, max_batch_tokens: int, metrics: Metrics) -> None:
+        self._model = model
+        self._residency = Residency(model)
+        self._queue: Queue[Job] = Queue(max_batch_tokens, model.slots.capacity)
+        self._forgotten: list[str] = []
+        self._wake = threading.Condition()
+        self._open = True
+        self._busy_since: float | None = None
+        self._tokens_per_second = 1000.0
+        self._metrics = metrics
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Queue jobs. Their futures bring an `Output`, or the error that stopped them."""
+        with self._wake:
+            if not self._open:
+                raise UnavailableError("the server is shutting down: send the request to another one")
+            self._queue.put(jobs)
+            self._wake.notify()
+
+    def forget(self, digest: str) -> None:
+        """Free the slot of an adapter that is no longer served."""
+        with self._wake:
+            self._forgotten.append(digest)
+            self._wake.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Tokens in the queue."""
+        return self._queue.tokens
+
+    @property
+    def resident(self) -> int:
+        """Adapters in slots."""
+        return len(self._residency)
+
+    def seconds_to_drain(self) -> int:
+        """Whole seconds, at least 1, until what waits now is done, at the pace of the last batches."""
+        return max(1, math.ceil(self.waiting / self._tokens_per_second))
+
+    def healthy(self) -> bool:
+        """Whether the worker is there and not stuck in one batch for a minute."""
+        busy_since = self._busy_since
+        stuck = busy_since is not None and time.perf_counter() - busy_since > STUCK_SECONDS
+        return self._open and self._thread.is_alive() and not stuck
+
+    def close(self, timeout: float) -> None:
+        """Finish what is queued, then stop. What is left after `timeout` seconds fails."""
+        with self._wake:
+            self._open = False
+            self._wake.notify()
+        self._thread.join(timeout)
+        with self._wake:
+            left = self._queue.clear()
+        _fail(left, UnavailableError("the server stopped before it came to this input: send it again"))
+
+    def _work(self) -> None:
+        while (batch := self._next()) is not None:
+            self._busy_since = time.perf_counter()
+            try:
+                outputs = self._run(batch)
+            except Exception as error:
+                logger.exception("a batch of %d failed", len(batch))
+                _fail(batch, error)
+            else:
+                self._resolve(batch, outputs)
+            self._busy_since = None
+
+    def _next(self) -> list[Job] | None:
+        """The next batch, once there is one; None when the engine is closed and nothing waits."""
+        with self._wake:
+            while True:
+                while self._forgotten:
+                    self._residency.forget(self._forgotten.pop())
+                batch = self._queue.take(lambda job: job.future.set_running_or_notify_cancel())
+                if batch:
+                    return batch
+                if not self._open:
+                    return None
+                self._wake.wait()
+
+    def _run(self, batch: list[Job]) -> list[Array]:
+        slots = self._residency.hold({job.digest: job.content for job in batch if job.digest and job.content})
+        rows = [Row(job.tokens, slots[job.digest] if job.digest else None, job.task) for job in batch]
+        return [output.cpu().numpy() for output in self._model.forward(rows)]
+
+    def _resolve(self, batch: list[Job], outputs: list[Array]) -> None:
+        started, now = self._busy_since or 0.0, time.perf_counter()
+        for job, values in zip(batch, outputs, strict=True):
+            job.future.set_result(Output(values, started - job.arrived, now - started))
+        pace = sum(job.size for job in batch) / max(now - started, 1e-6)
+        self._tokens_per_second += 0.1 * (pace - self._tokens_per_second)
+        self._metrics.observe_batch(batch, now - started, self._residency)
+
+
+def _fail(jobs: Sequence[Job], error: Exception) -> None:
+    for job in jobs:
+        try:
+            job.future.set_exception(error)
+        except InvalidStateError:  # its client has gone
+            continue

@@ -1,0 +1,118 @@
+"""create_app(settings): the whole service as one ASGI application."""
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.adapter_log import AdapterLog
+from app.demo import import_demos
+from app.engine import Engine
+from app.errors import OverloadedError, status_of
+from app.limits import BodyLimit
+from app.metrics import Measured, Metrics
+from app.registry import Registry
+from app.routes import adapters, health, inference
+from app.service import Service
+from app.settings import Settings
+from app.store import Store
+from app.upload import UploadLimits
+from lorat import MultiLoRAT, __version__, load_base
+from lorat.errors import LoratError
+
+logger = logging.getLogger("lorat")
+_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """An application that opens the store and loads the base when it starts, and drains when it stops."""
+    chosen = settings or Settings()
+    app = FastAPI(title="LoRAT", version=__version__, lifespan=_lifespan)
+    app.state.settings = chosen
+    app.state.metrics = Metrics()
+    app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen))
+    app.add_middleware(Measured, metrics=app.state.metrics)
+    for module in (inference, adapters, health):
+        app.include_router(module.router)
+    app.add_exception_handler(LoratError, _lorat_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _unexpected_error)
+    return app
+
+
+def open_service(settings: Settings, metrics: Metrics) -> Service:
+    """Open the store, load the base and the declared adapters, start the engine."""
+    log = AdapterLog(Store.open(settings.store))
+    base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
+    model = MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
+    engine = Engine(model, settings.max_batch_tokens, metrics)
+    registry = Registry(
+        log,
+        base.shape,
+        max_rank=settings.max_rank,
+        limits=UploadLimits(max_bytes=settings.max_upload_bytes),
+        cache_bytes=settings.host_cache_bytes,
+        on_gone=engine.forget,
+    )
+    log.refresh()
+    if settings.demo:
+        import_demos(registry)
+    for name in settings.preload:
+        registry.bind(name)
+    return Service(settings, model, registry, engine, metrics)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    service = await run_in_threadpool(open_service, app.state.settings, app.state.metrics)
+    app.state.service = service
+    logger.info(
+        "base %s on %s; %d adapters", service.model.base.name, service.model.device, len(service.registry.catalog)
+    )
+    try:
+        yield
+    finally:
+        await run_in_threadpool(service.close)
+
+
+def _body_limit(settings: Settings, path: str) -> int:
+    return settings.max_upload_bytes if path.startswith("/adapters") else settings.max_body_bytes
+
+
+def _error(status: int, message: str, kind: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"error": message, "error_type": kind}, status, headers)
+
+
+async def _lorat_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, LoratError)
+    status, kind = status_of(error)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, OverloadedError) else None
+    return _error(status, str(error), kind, headers)
+
+
+async def _validation_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return _error(422, "; ".join(map(_explain, error.errors()[:3])), "Validation")
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    where = ".".join(str(part) for part in error["loc"][:4] if part != "body")
+    return f"{where}: {error['msg']}" if where else str(error["msg"])
+
+
+async def _http_error(_: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _error(error.status_code, str(error.detail), _TYPES.get(error.status_code, "Validation"), error.headers)
+
+
+async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    logger.exception("unexpected error at %s", request.url.path, exc_info=error)
+    return _error(500, "the server failed at this request; its log says why", "Backend")

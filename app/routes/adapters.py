@@ -1,0 +1,140 @@
+"""`/adapters`: upload, list, show, delete."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from starlette.datastructures import FormData, UploadFile
+
+from app.auth import require_admin, require_inference
+from app.catalog import Version
+from app.errors import UploadError
+from app.record import show
+from app.registry import Conditions, Registry
+from app.service import Service
+from lorat.adapter import Task
+
+router = APIRouter(tags=["adapters"], dependencies=[Depends(require_inference)])
+Match = Annotated[str | None, Header()]
+_UPLOAD_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["name", "files"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def _registry(request: Request) -> Registry:
+    service: Service = request.app.state.service
+    return service.registry
+
+
+@router.post("/adapters", status_code=201, dependencies=[Depends(require_admin)], openapi_extra=_UPLOAD_BODY)
+async def upload(
+    request: Request,
+    replace: bool = False,
+    dry_run: bool = False,
+    if_match: Match = None,
+    if_none_match: Match = None,
+) -> JSONResponse:
+    """Check an adapter and serve it under a name: the files of its directory, or one archive of it."""
+    async with request.form(max_files=1000, max_fields=10) as form:
+        name, files = _fields(form)
+        received = await run_in_threadpool(_spool, files)
+    conditions = Conditions(if_match, if_none_match, replace)
+    try:
+        version, record, new = await run_in_threadpool(
+            _registry(request).upload, name, [*received], conditions, dry_run=dry_run
+        )
+    finally:
+        await run_in_threadpool(_discard, received)
+    if version is None:
+        return JSONResponse({"name": name, "dry_run": True, **record})
+    headers = {"Location": f"/adapters/{version.name}", **_etag(version)}
+    return JSONResponse(dict(show(version)), 201 if new else 200, headers)
+
+
+def _fields(form: FormData) -> tuple[str, list[UploadFile]]:
+    name, files = form.get("name"), [file for file in form.getlist("files") if isinstance(file, UploadFile)]
+    unknown = sorted(set(form) - {"name", "files"})
+    if unknown:
+        raise UploadError(f"the form has the unknown field {unknown[0]!r}: send `name` and `files`")
+    if not isinstance(name, str) or not files:
+        raise UploadError("the form must have the text field `name` and at least one file in `files`")
+    return name, files
+
+
+def _spool(files: Iterable[UploadFile]) -> list[tuple[str, Path]]:
+    """Each upload's own name, with the temporary file that now holds it."""
+    directory = Path(tempfile.mkdtemp(prefix="lorat-upload-"))
+    received = []
+    for position, file in enumerate(files):
+        path = directory / str(position)
+        with path.open("wb") as target:
+            shutil.copyfileobj(file.file, target)
+        received.append((file.filename or "", path))
+    return received
+
+
+def _discard(received: list[tuple[str, Path]]) -> None:
+    for _, path in received[:1]:
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+@router.get("/adapters")
+async def listing(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: str | None = None,
+    task: Task | None = None,
+    tag: str | None = None,
+) -> dict[str, Any]:
+    """The newest version of each adapter, by name; `next` continues the list with `?after=`."""
+    registry = _registry(request)
+    await run_in_threadpool(registry.log.refresh)
+    chosen: list[Version] = []
+    page = registry.catalog.list(after, limit)
+    while page and len(chosen) < limit:
+        chosen += [version for version in page if _wanted(version, task, tag)]
+        page = registry.catalog.list(page[-1].name, limit)
+    more = len(chosen) > limit or bool(page)
+    chosen = chosen[:limit]
+    return {"adapters": [show(version) for version in chosen], "next": chosen[-1].name if more and chosen else None}
+
+
+def _wanted(version: Version, task: Task | None, tag: str | None) -> bool:
+    return task in (None, version.record["task"]) and (tag is None or tag in version.record["tags"])
+
+
+@router.get("/adapters/{reference}")
+async def record(request: Request, reference: str, response: Response) -> dict[str, Any]:
+    """One adapter: `name` (its newest version) or `name@version`."""
+    version = await run_in_threadpool(_registry(request).resolve, reference)
+    response.headers.update(_etag(version))
+    return dict(show(version))
+
+
+@router.delete("/adapters/{reference}", status_code=204, dependencies=[Depends(require_admin)])
+async def delete(request: Request, reference: str, if_match: Match = None) -> None:
+    """End a name, or one version of it; requests already admitted finish."""
+    await run_in_threadpool(_registry(request).delete, reference, if_match)
+
+
+def _etag(version: Version) -> dict[str, str]:
+    return {"ETag": f'"{version.digest}"'}

@@ -1,0 +1,28 @@
+"""Run the application under uvicorn."""
+
+import logging
+
+import transformers
+import uvicorn
+
+from app.main import create_app
+from app.settings import Settings
+
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+logger = logging.getLogger("lorat")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM, then answer what is running and stop."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
+    if not (settings.api_key or settings.admin_key) and settings.host not in LOOPBACK:
+        logger.warning("no LORAT_API_KEY or LORAT_ADMIN_KEY: everyone who reaches %s may do everything", settings.host)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        access_log=False,
+        timeout_graceful_shutdown=settings.graceful_seconds,
+    )

@@ -1,0 +1,186 @@
+"""The request's way through the service: bind → tokenise → queue → answer."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from app.engine import Array, Engine, Job, Output
+from app.errors import EmptyInputError, InvalidRequestError, OverloadedError
+from app.metrics import Metrics
+from app.registry import Bound, Registry
+from app.settings import Settings
+from lorat import MultiLoRAT, Recipe, Tokens
+from lorat.adapter import Task
+from lorat.errors import NoHeadError
+from lorat.tokenizer import Direction, Text
+
+TOKENIZER_THREADS = 2
+Input = Text | list[int]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How inputs become tokens."""
+
+    truncate: bool | None = None
+    direction: Direction = "right"
+    prompt_name: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The outputs of a request, in the order of its inputs, and the headers that say how they came."""
+
+    outputs: list[Array]
+    bound: Bound | None
+    headers: dict[str, str]
+
+
+class Service:
+    """Everything that answers a request, made once per process."""
+
+    def __init__(self, settings: Settings, model: MultiLoRAT, registry: Registry, engine: Engine, metrics: Metrics):
+        self.settings = settings
+        self.model = model
+        self.registry = registry
+        self.engine = engine
+        self.metrics = metrics
+        self.fingerprint = model.fingerprint()
+        self.ready = True
+        self._running = 0
+        self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        metrics.gauge("lorat_queue_tokens", "Tokens waiting", lambda: engine.waiting)
+        metrics.gauge("lorat_running_requests", "Requests admitted", lambda: self._running)
+        metrics.gauge("lorat_adapters", "Adapters in the store", lambda: len(registry.catalog))
+
+    async def infer(self, task: Task, inputs: Sequence[Input], reference: str | None, options: Options) -> Answer:
+        """Outputs for a request's inputs, each computed with the adapter version bound here.
+
+        Raises a LoratError for every reason not to answer; nothing of a refused request is computed.
+        """
+        started = time.perf_counter()
+        self._admit(len(inputs))
+        self._running += 1
+        try:
+            bound = await self._bind(reference)
+            _check_task(task, bound, reference)
+            tokens = await self._tokenize(task, inputs, bound, options)
+            tokenized = time.perf_counter()
+            outputs = await self._run(task, tokens, bound)
+        finally:
+            self._running -= 1
+        headers = self._headers(bound, tokens, outputs, tokenized - started, time.perf_counter() - started)
+        return Answer([output.values for output in outputs], bound, headers)
+
+    def _admit(self, inputs: int) -> None:
+        """A whole request or none of it."""
+        if not inputs:
+            raise EmptyInputError("`inputs` is empty: send at least one input")
+        limit = self.settings.max_client_batch_size
+        if inputs > limit:
+            raise InvalidRequestError(f"{inputs} inputs, the limit is {limit}: send them in several requests")
+        if self._running >= self.settings.max_concurrent_requests:
+            raise OverloadedError(
+                f"{self._running} requests are running, the most this server admits: try again later",
+                retry_after=self.engine.seconds_to_drain(),
+            )
+
+    async def _bind(self, reference: str | None) -> Bound | None:
+        if reference is None or reference == "base":
+            return None
+        return self.registry.cached(reference) or await asyncio.to_thread(self.registry.bind, reference)
+
+    async def _tokenize(
+        self, task: Task, inputs: Sequence[Input], bound: Bound | None, options: Options
+    ) -> list[Tokens]:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._tokenizing, self._encode, task, inputs, bound, options)
+
+    def _encode(self, task: Task, inputs: Sequence[Input], bound: Bound | None, options: Options) -> list[Tokens]:
+        recipe = (bound and bound.content.recipe) or self.model.base.recipe
+        truncate = self.settings.auto_truncate if options.truncate is None else options.truncate
+        texts = [item for item in inputs if not isinstance(item, list)]
+        encoded = iter(
+            self.model.base.encode(
+                texts,
+                recipe,
+                prompt_name=options.prompt_name,
+                default_prompt=task == "embedding",
+                truncate=truncate,
+                direction=options.direction,
+            )
+        )
+        return [
+            self._check_ids(item, recipe, truncate, options.direction) if isinstance(item, list) else next(encoded)
+            for item in inputs
+        ]
+
+    def _check_ids(self, ids: list[int], recipe: Recipe, truncate: bool, direction: Direction) -> Tokens:
+        tokenizer = self.model.base.tokenizer
+        return tokenizer.check_ids(ids, max_length=recipe.max_length, truncate=truncate, direction=direction)
+
+    async def _run(self, task: Task, tokens: Sequence[Tokens], bound: Bound | None) -> list[Output]:
+        """Queue and wait. When the waiting is cancelled (the client has gone), what is queued is dropped."""
+        digest, content = (bound.version.digest, bound.content) if bound else (None, None)
+        jobs = [Job(token, task, digest, content) for token in tokens]
+        self.engine.submit(jobs)
+        return await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+
+    def _headers(
+        self, bound: Bound | None, tokens: Sequence[Tokens], outputs: Sequence[Output], tokenize: float, total: float
+    ) -> dict[str, str]:
+        version = bound and bound.version
+        times = {
+            "total": total,
+            "tokenization": tokenize,
+            "queue": max(output.queued for output in outputs),
+            "inference": max(output.inference for output in outputs),
+        }
+        return {
+            "X-Lorat-Adapter": f"{version.name}@{version.version}" if version else "base",
+            "X-Lorat-Digest": f"sha256:{version.digest if version else self.fingerprint}",
+            "X-Compute-Tokens": str(sum(len(token) for token in tokens)),
+            **{f"X-{name}-Time": f"{seconds * 1000:.3f}" for name, seconds in times.items()},
+        }
+
+    def close(self) -> None:
+        """Answer what is queued, then stop."""
+        self.ready = False
+        self.engine.close(self.settings.graceful_seconds)
+        self._tokenizing.shutdown()
+
+
+def _check_task(task: Task, bound: Bound | None, reference: str | None) -> None:
+    has = bound.content.task if bound else "embedding"
+    if task not in ("embedding", has):
+        raise NoHeadError(
+            f"{reference or 'base'!r} has no head for {task} (it is an {has} adapter): name one that was trained for it"
+        )
+
+
+def describe(service: Service) -> dict[str, Any]:
+    """What `/info` answers: TEI's fields, and ours."""
+    from lorat import __version__
+
+    settings, model = service.settings, service.model
+    recipe = model.base.recipe
+    return {
+        "model_id": model.base.name,
+        "model_sha": model.base.shape.base_id,
+        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "model_type": {"embedding": {"pooling": "+".join(recipe.pooling)}},
+        "max_concurrent_requests": settings.max_concurrent_requests,
+        "max_input_length": min(recipe.max_length or model.base.tokenizer.max_length, model.base.tokenizer.max_length),
+        "max_batch_tokens": settings.max_batch_tokens,
+        "max_client_batch_size": settings.max_client_batch_size,
+        "auto_truncate": settings.auto_truncate,
+        "tokenization_workers": TOKENIZER_THREADS,
+        "version": __version__,
+        "adapters": len(service.registry.catalog),
+        "slots": {"capacity": model.slots.capacity, "used": service.engine.resident},
+        "device": str(model.device),
+        "fingerprint": service.fingerprint,
+    }

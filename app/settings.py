@@ -1,0 +1,44 @@
+"""Settings: read once from `LORAT_*` and the command line, typed and frozen. A bad value stops the start."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE = 2**20
+Count = Annotated[int, Field(ge=1)]
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """What `lorat serve` can be told; each field is `LORAT_<FIELD>` and a flag of the same name."""
+
+    model_config = SettingsConfigDict(env_prefix="LORAT_", frozen=True, env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on")
+    base: str | None = Field(None, description="base model: directory or hub id (default: the embedded MiniLM)")
+    store: str = Field("./adapters", description="where adapters are kept: directory or URL")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type to compute in")
+    slots: Count = Field(64, description="adapters on the device at once")
+    max_rank: Count = Field(256, description="largest rank of an adapter")
+    host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")
+    preload: Names = Field((), description="adapters loaded before /ready, comma separated")
+    demo: bool = Field(True, description="import the demo adapters into a store that never held any")
+    max_batch_tokens: Count = Field(4096, description="tokens in one forward pass")
+    max_concurrent_requests: Count = Field(512, description="requests admitted at once; more get 429")
+    max_client_batch_size: Count = Field(256, description="inputs in one request")
+    max_body_bytes: Count = Field(8 * MEBIBYTE, description="size of an inference request's body")
+    max_upload_bytes: Count = Field(256 * MEBIBYTE, description="size of an uploaded adapter")
+    auto_truncate: bool = Field(True, description="cut over-long inputs where the request does not say")
+    graceful_seconds: Count = Field(30, description="time that running requests get at shutdown")
+    api_key: Keys = Field((), description="keys that open inference")
+    admin_key: Keys = Field((), description="keys that open everything")

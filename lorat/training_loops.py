@@ -1,0 +1,189 @@
+"""The two trainings: a classifier through transformers' Trainer, similar texts through sentence-transformers'.
+
+Both wrap the base's module in place with LoRAT, score each epoch on dev and put the best one back.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lorat.base import Base
+from lorat.errors import ConfigError
+from lorat.model import LoRAT
+from lorat.training_data import Rows, TrainingData, similar_pairs
+from lorat.training_plan import BATCH, WARMUP, WEIGHT_DECAY, Plan
+from lorat.training_report import retrieval_scores
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' report that a new head is new."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _arguments(plan: Plan, scratch: str) -> dict[str, Any]:
+    """What both trainers are told."""
+    return {
+        "output_dir": scratch,
+        "num_train_epochs": plan.epochs,
+        "per_device_train_batch_size": plan.batch_size,
+        "learning_rate": plan.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": WARMUP,
+        "weight_decay": WEIGHT_DECAY,
+        "seed": plan.seed,
+        "data_seed": plan.seed,
+        "save_strategy": "no",
+        "logging_strategy": "epoch",
+        "report_to": "none",
+        "dataloader_pin_memory": False,
+    }
+
+
+def train_classifier(plan: Plan, data: TrainingData, directory: Path, base: Base, scratch: str) -> LoRAT:
+    """Train a classification head and LoRA matrices on a base in `directory`, through transformers' Trainer.
+
+    `base` is the same base, loaded: it tokenises. The base's pooler is used, or trained where it has none.
+    """
+    from transformers import BertForSequenceClassification, Trainer, TrainingArguments
+
+    with _quiet():
+        model = BertForSequenceClassification.from_pretrained(
+            directory, num_labels=len(data.labels), id2label=dict(enumerate(data.labels)), dtype=torch.float32
+        )
+    saved = ("classifier",) if base.shape.has_pooler else ("classifier", "pooler")
+    adapter = LoRAT(model, plan.rank, plan.alpha, plan.tune, modules_to_save=saved)
+    ids = _ids(base, data.train)
+    rows = [{"input_ids": row, "labels": label} for row, label in zip(ids, data.train.labels, strict=True)]
+    dev = _ids(base, data.dev)
+    best = Best(adapter, lambda: float(np.mean(np.array(_predict(adapter, dev)) == data.dev.labels)))
+    Trainer(
+        model=adapter,
+        args=TrainingArguments(**_arguments(plan, scratch), train_sampling_strategy="group_by_length"),
+        train_dataset=rows,
+        data_collator=_collate,
+        callbacks=[best.callback()],
+    ).train()
+    best.restore()
+    return adapter
+
+
+def _ids(base: Base, rows: Rows) -> list[list[int]]:
+    return [token.ids for token in base.tokenizer.encode(rows.texts, max_length=base.recipe.max_length)]
+
+
+def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """Pad to the longest of the batch. Padding is masked, so its id does not matter."""
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    batch = {
+        "input_ids": torch.nn.utils.rnn.pad_sequence(ids, batch_first=True),
+        "attention_mask": torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+    }
+    return batch | ({"labels": torch.tensor([row["labels"] for row in rows])} if "labels" in rows[0] else {})
+
+
+@torch.no_grad()
+def _predict(model: LoRAT, ids: Sequence[list[int]]) -> list[int]:
+    model.eval()
+    found: list[int] = [0] * len(ids)
+    order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+    for start in range(0, len(order), BATCH):
+        places = order[start : start + BATCH]
+        batch = _collate([{"input_ids": ids[place]} for place in places])
+        logits = model(**{name: tensor.to(model.bert.device) for name, tensor in batch.items()}).logits
+        for place, label in zip(places, logits.argmax(-1).tolist(), strict=True):
+            found[place] = label
+    return found
+
+
+def train_similar(plan: Plan, data: TrainingData, directory: Path, base: Base, scratch: str) -> LoRAT:
+    """Train LoRA matrices that bring texts of one label together, through sentence-transformers' trainer."""
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+    model = SentenceTransformer(str(directory))
+    adapter = LoRAT(model[0].auto_model, plan.rank, plan.alpha, plan.tune)
+    anchors, positives, labels = zip(*similar_pairs(data.train, plan.seed), strict=True)
+    prompt = model.prompts.get(model.default_prompt_name)
+    arguments = _arguments(plan, scratch) | {
+        "per_device_train_batch_size": min(plan.batch_size, len(set(labels))),
+        "batch_sampler": _one_pair_a_label,
+        "prompts": prompt or None,
+    }
+
+    def score() -> float:
+        vectors = model.encode(list(data.dev.texts), normalize_embeddings=True, show_progress_bar=False)
+        return retrieval_scores(vectors, data.dev.labels)["MAP"]
+
+    best = Best(adapter, score)
+    best.look(0)
+    SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(**arguments),
+        train_dataset=Dataset.from_dict({"anchor": anchors, "positive": positives, "label": labels}),
+        loss=MultipleNegativesRankingLoss(model),
+        callbacks=[best.callback()],
+    ).train()
+    best.restore()
+    return adapter
+
+
+def _one_pair_a_label(dataset: Any, **settings: Any) -> Any:
+    """Batches without duplicates, the label counted as a value: every other pair is a true negative."""
+    from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
+
+    return NoDuplicatesBatchSampler(dataset, **settings | {"valid_label_columns": None})
+
+
+class Best:
+    """The trained values of the epoch with the highest score."""
+
+    def __init__(self, model: LoRAT, score: Callable[[], float]) -> None:
+        self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._score = score
+        self._best = float("-inf")
+        self._kept: list[Tensor] = []
+
+    def callback(self) -> Any:
+        """The trainer's hook that scores each epoch."""
+        from transformers import TrainerCallback
+
+        class OnEpoch(TrainerCallback):  # type: ignore[misc]
+            def on_epoch_end(_, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                self.look(round(state.epoch))
+
+        return OnEpoch()
+
+    def look(self, epoch: int) -> None:
+        """Score now, and keep the values if they are the best so far."""
+        score = self._score()
+        print(f"epoch {epoch}: dev {score:.4f}", flush=True)
+        finite = all(bool(parameter.isfinite().all()) for parameter in self._trained)
+        if finite and score > self._best:
+            self._best = score
+            self._kept = [parameter.detach().clone() for parameter in self._trained]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the best values back. Raises ConfigError where every epoch ended in NaN or infinite values."""
+        if not self._kept:
+            raise ConfigError("training diverged to NaN or infinite values: lower the learning rate")
+        for parameter, kept in zip(self._trained, self._kept, strict=True):
+            parameter.copy_(kept)

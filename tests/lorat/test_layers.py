@@ -1,0 +1,53 @@
+import pytest
+import torch
+from torch import nn
+
+from lorat.layers import LoRALinear, merged_weight
+
+
+def layer(dtype=torch.float32):
+    torch.manual_seed(0)
+    made = LoRALinear(nn.Linear(24, 16, dtype=dtype), rank=4, scaling=2.0)
+    nn.init.normal_(made.lora_B)
+    return made
+
+
+def test_forward_is_the_equation():
+    lora, x = layer().double(), torch.randn(5, 24, dtype=torch.float64)
+    w = lora.linear.weight + 2.0 * lora.lora_B @ lora.lora_A
+    torch.testing.assert_close(lora(x), x @ w.T + lora.linear.bias)
+
+
+def test_a_new_adapter_changes_nothing():
+    linear = nn.Linear(24, 16)
+    x = torch.randn(3, 24)
+    assert torch.equal(LoRALinear(linear, 4, 2.0)(x), linear(x))
+
+
+def test_only_a_and_b_train():
+    lora = layer()
+    assert {name for name, p in lora.named_parameters() if p.requires_grad} == {"lora_A", "lora_B"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_10_000_merges_leave_the_base_as_it_was_to_the_bit(dtype):
+    lora = layer(dtype)
+    before = lora.linear.weight.clone()
+    for _ in range(10_000):
+        lora.merge()
+        lora.unmerge()
+    assert torch.equal(lora.linear.weight, before)
+
+
+def test_merged_equals_unmerged():
+    lora, x = layer(), torch.randn(5, 24)
+    unmerged = lora(x)
+    lora.merge()
+    torch.testing.assert_close(lora(x), unmerged)
+    assert lora.merged.data_ptr() != lora.linear.weight.data_ptr()
+
+
+def test_merging_sums_in_float32():
+    weight = torch.full((1, 1), 1.0, dtype=torch.bfloat16)
+    a, b = torch.full((2, 1), 0.0625, dtype=torch.bfloat16), torch.full((1, 2), 0.0625, dtype=torch.bfloat16)
+    assert merged_weight(weight, a, b).item() == pytest.approx(1 + 2 * 0.0625**2, abs=1e-6)

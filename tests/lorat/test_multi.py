@@ -1,0 +1,193 @@
+"""Many adapters in one model, against PEFT, sentence-transformers and each row alone."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from lorat import MultiLoRAT, Row, Tokens
+from lorat.errors import InputError, InputTooLongError, NoHeadError, NotLoadedError, SlotsFullError
+from tests.oracle import ALL_LINEAR, make_peft
+
+TEXTS = ["a", "", "  spaced out  ", "What is LoRA?", "word " * 20, "naïve café 日本語 🙂", "long " * 600, "x" * 300]
+
+
+def rows(model, texts, slot=None, task="embedding", max_length=256):
+    return [Row(tokens, slot, task) for tokens in model.base.tokenizer.encode(texts, max_length=max_length)]
+
+
+def normalized(tensor):
+    return torch.nn.functional.normalize(tensor, dim=-1)
+
+
+@pytest.mark.parametrize("size", [1, 3, len(TEXTS)])
+def test_base_vectors_equal_sentence_transformers_in_any_batch(minilm, minilm_path, size):
+    expected = SentenceTransformer(str(minilm_path), device="cpu").encode(TEXTS, normalize_embeddings=True)
+    got = np.concatenate([minilm.embed(TEXTS[i : i + size]) for i in range(0, len(TEXTS), size)])
+    assert np.abs(got - expected).max() <= 2e-5
+
+
+def test_one_forward_holds_embeddings_and_heads_of_different_sizes_and_equals_peft(minilm, minilm_path, tmp_path):
+    specs = [
+        {"r": 8},
+        {"r": 33, "target_modules": ALL_LINEAR, "use_rslora": True},
+        {"r": 4, "task": "SEQ_CLS", "num_labels": 2},
+        {"r": 1, "task": "SEQ_CLS", "num_labels": 77, "target_modules": ["query", "key", "value", "dense"]},
+        {"r": 4, "task": "TOKEN_CLS", "num_labels": 5},
+        {"r": 6, "rank_pattern": {"layer.0.attention.self.query": 2}, "alpha_pattern": {"value": 32}},
+        {"r": 4, "bias": "lora_only", "target_modules": ["query", "intermediate.dense"]},
+    ]
+    made = [make_peft(minilm_path, tmp_path / str(i), seed=i, **spec) for i, spec in enumerate(specs)]
+    slots = [minilm.load(adapter.directory) for adapter in made]
+    try:
+        mixed = [row for slot in slots for row in rows(minilm, TEXTS, slot, slot.adapter.task)]
+        mixed = [row for pair in zip(mixed, rows(minilm, TEXTS * len(slots)), strict=True) for row in pair]
+        got = minilm.forward(mixed)
+        for index, (slot, adapter) in enumerate(zip(slots, made, strict=True)):
+            mine = got[2 * index * len(TEXTS) : 2 * (index + 1) * len(TEXTS) : 2]
+            for answer, expected in zip(mine, adapter.answers(TEXTS), strict=True):
+                answer = normalized(answer) if slot.adapter.task == "embedding" else answer
+                assert (answer - expected).abs().max() <= 5e-5
+        plain = [minilm.forward([row])[0] for row in rows(minilm, TEXTS)]
+        for answer, expected in zip(got[1::2], plain * len(slots), strict=True):
+            assert (answer - expected).abs().max() <= 1e-5
+    finally:
+        for slot in slots:
+            minilm.unload(slot)
+
+
+def test_together_equals_alone_with_some_merged(minilm, minilm_path, tmp_path):
+    slots = [minilm.load(make_peft(minilm_path, tmp_path / str(i), seed=i, r=i + 1).directory) for i in range(4)]
+    try:
+        minilm.merge(slots[1])
+        minilm.merge(slots[3])
+        batch = [row for slot in [None, *slots] for row in rows(minilm, TEXTS, slot)]
+        together = minilm.forward(batch)
+        for slot in slots:
+            minilm.unmerge(slot)
+        for row, answer in zip(batch, together, strict=True):
+            assert (answer - minilm.forward([row])[0]).abs().max() <= 1e-5
+    finally:
+        for slot in slots:
+            minilm.unload(slot)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.9995), ("float16", 0.99999)])
+def test_half_precision_stays_close_and_merged_to_unmerged(minilm, minilm_path, tmp_path, dtype, bound):
+    adapter = make_peft(minilm_path, tmp_path / "a", r=8)
+    half = MultiLoRAT.from_pretrained(device="cpu", dtype=dtype)
+    slot = half.load(adapter.directory)
+    unmerged = torch.tensor(half.embed(TEXTS, slot))
+    half.merge(slot)
+    merged = torch.tensor(half.embed(TEXTS, slot))
+    for answer, other, expected in zip(unmerged, merged, adapter.answers(TEXTS), strict=True):
+        assert answer @ expected >= bound
+        assert other @ answer >= bound
+
+
+def test_threads_share_a_model_while_adapters_come_and_go(tiny, tiny_path, tmp_path):
+    made = [make_peft(tiny_path, tmp_path / str(i), seed=i, r=4, size=0.3) for i in range(4)]
+    expected = [adapter.answers(TEXTS, 512) for adapter in made]
+    stop = threading.Event()
+
+    def churn():
+        while not stop.is_set():
+            tiny.unload(tiny.load(made[0].directory))
+
+    def ask(index):
+        slot = tiny.load(made[index].directory)
+        for _ in range(30):
+            for answer, wanted in zip(
+                tiny.forward(rows(tiny, TEXTS, slot, max_length=512)), expected[index], strict=True
+            ):
+                assert (normalized(answer) - wanted).abs().max() <= 5e-5
+        tiny.unload(slot)
+
+    with ThreadPoolExecutor(5) as threads:
+        churning = threads.submit(churn)
+        asking = [threads.submit(ask, index) for index in range(4)]
+        try:
+            for future in asking:
+                future.result()
+        finally:
+            stop.set()
+        churning.result()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_merges_loads_and_evictions_never_change_the_base(tiny_path, tmp_path, dtype):
+    model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", dtype=dtype, slots=2)
+    before = model.fingerprint()
+    adapter = make_peft(tiny_path, tmp_path / "a", r=4, target_modules=ALL_LINEAR).directory
+    slot = model.load(adapter)
+    plain = model.embed(TEXTS)
+    for _ in range(10_000):
+        model.merge(slot)
+        model.unmerge(slot)
+    content = slot.adapter
+    for _ in range(1_000):
+        model.unload(model.load(content))
+    model.forward(rows(model, TEXTS, slot))
+    assert model.fingerprint() == before
+    assert np.array_equal(model.embed(TEXTS), plain)
+
+
+def test_a_failed_load_leaves_nothing(tiny, tiny_path, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    directory = make_peft(tiny_path, tmp_path / "a", r=4).directory
+    weights = load_file(directory / "adapter_model.safetensors")
+    weights[next(iter(weights))][0, 0] = float("nan")
+    save_file(weights, directory / "adapter_model.safetensors")
+    before, free = tiny.fingerprint(), tiny.slots.free
+    with pytest.raises(Exception, match="NaN"):
+        tiny.load(directory)
+    assert (tiny.fingerprint(), tiny.slots.free) == (before, free)
+
+
+def test_slots_are_limited_and_an_unloaded_one_is_refused(tiny, tiny_path, tmp_path):
+    directory = make_peft(tiny_path, tmp_path / "a", r=2, task="SEQ_CLS").directory
+    slots = [tiny.load(directory) for _ in range(tiny.slots.capacity)]
+    with pytest.raises(SlotsFullError, match="unload one"):
+        tiny.load(directory)
+    tiny.unload(slots[0])
+    for task in ("embedding", "sequence_classification"):
+        with pytest.raises(NotLoadedError, match="load it again"):
+            tiny.forward(rows(tiny, ["a"], slots[0], task))
+    with pytest.raises(NotLoadedError):
+        tiny.unload(slots[0])
+    assert tiny.load(directory).index == slots[0].index
+
+
+def test_rows_that_cannot_be_run_are_named(tiny, tiny_path, tmp_path):
+    slot = tiny.load(make_peft(tiny_path, tmp_path / "a", r=2).directory)
+    with pytest.raises(NoHeadError, match="sequence_classification"):
+        tiny.forward(rows(tiny, ["a"], slot, "sequence_classification"))
+    with pytest.raises(NoHeadError):
+        tiny.forward(rows(tiny, ["a"], None, "token_classification"))
+    with pytest.raises(InputError, match="no tokens"):
+        tiny.forward([Row(Tokens([]))])
+    with pytest.raises(InputTooLongError, match="512"):
+        tiny.forward([Row(Tokens([101] * 513))])
+
+
+def test_a_classifier_answers_by_label_and_embeds_with_its_own_lora(minilm, minilm_path, tmp_path):
+    adapter = make_peft(minilm_path, tmp_path / "a", task="SEQ_CLS", num_labels=3, r=4)
+    slot = minilm.load(adapter.directory)
+    scores = minilm.classify(["hello", ("a question", "its answer")], slot)
+    expected = torch.stack(adapter.answers(["hello", ("a question", "its answer")])).softmax(-1)
+    assert list(scores[0]) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    assert torch.allclose(torch.tensor([list(row.values()) for row in scores]), expected, atol=5e-5)
+    assert np.abs(minilm.embed(["hello"], slot) - minilm.embed(["hello"])).max() > 1e-3
+    minilm.unload(slot)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_a_gpu_gives_the_same_vectors(minilm):
+    for dtype, bound in (("float32", 0.99999), ("bfloat16", 0.9995)):
+        device = MultiLoRAT.from_pretrained(device="cuda", dtype=dtype)
+        assert (device.embed(TEXTS) * minilm.embed(TEXTS)).sum(1).min() >= bound
