@@ -10,12 +10,12 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Work(Protocol):
-    """One input: its size in tokens and its adapter."""
+    """One input: its size in tokens and its adapter (None: the base, which needs no slot)."""
 
     @property
     def size(self) -> int: ...  # noqa: D102
     @property
-    def adapter(self) -> Hashable: ...  # noqa: D102
+    def adapter(self) -> Hashable | None: ...  # noqa: D102
 
 
 W = TypeVar("W", bound=Work)
@@ -48,14 +48,14 @@ class Queue(Generic[W]):
         adapters: set[Hashable] = set()
         while self._waiting and (not batch or tokens + self._waiting[0].size <= self.max_tokens):
             item = self._waiting.popleft()
-            if item.adapter not in adapters and len(adapters) == self.max_adapters:
+            if len(adapters | {item.adapter} - {None}) > self.max_adapters:
                 passed.append(item)
                 continue
             self.tokens -= item.size
             if claim(item):
                 batch.append(item)
                 tokens += item.size
-                adapters.add(item.adapter)
+                adapters |= {item.adapter} - {None}
         self._waiting.extendleft(reversed(passed))
         return batch
 

@@ -62,7 +62,6 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
         cache_bytes=settings.host_cache_bytes,
         on_gone=engine.forget,
     )
-    log.refresh()
     if settings.demo:
         import_demos(registry)
     for name in settings.preload:

@@ -17,7 +17,7 @@ from typing import Any
 from app.adapter_log import AdapterLog
 from app.catalog import Catalog, Version, check_name, check_preconditions
 from app.content import digest_of, pack
-from app.errors import PreconditionFailedError, UnknownAdapterError
+from app.errors import UnknownAdapterError
 from app.record import make_record
 from app.upload import UploadLimits, unpack
 from lorat import Adapter, read_adapter
@@ -72,12 +72,9 @@ class Registry:
 
     def cached(self, reference: str) -> Bound | None:
         """The adapter that `x` or `x@2` means, if its content is at hand: never blocks on the store."""
-        try:
-            version = self.catalog.resolve(reference)
-        except UnknownAdapterError:
-            return None
-        content = self._from_cache(version.digest)
-        return Bound(version, content) if content else None
+        version = self.catalog.find(reference)
+        content = version and self._from_cache(version.digest)
+        return Bound(version, content) if version and content else None
 
     def bind(self, reference: str) -> Bound:
         """The adapter that `x` or `x@2` means, read from the store if need be.
@@ -169,17 +166,21 @@ class Registry:
     def _commit(
         self, name: str, digest: str, record: dict[str, Any], content: Path, conditions: Conditions
     ) -> tuple[Version, bool]:
-        created = datetime.now(UTC).isoformat(timespec="milliseconds")
+        """The version now in the log, and whether this upload made it: the append decides between racing ones."""
+        decided: Version | None = None
 
         def decide(catalog: Catalog) -> dict[str, Any] | None:
+            nonlocal decided
             if not self._would_write(catalog, name, digest, conditions):
+                decided = catalog.newest(name)
                 return None
             self.log.store.put_content(digest, content)
-            return {"op": "upload", "name": name, "digest": digest, "created": created, "record": record}
+            decided = Version(name, catalog.next_version(name), digest, _now(), record)
+            return {"op": "upload", "name": name, "digest": digest, "created": decided.created, "record": record}
 
         new = self.log.commit(decide) is not None
-        mine = [v for v in self.catalog.versions(name) if v.digest == digest]
-        return mine[0], new
+        assert decided is not None
+        return decided, new
 
     def delete(self, reference: str, if_match: str | None = None) -> None:
         """End a name (`x`) or one version of it (`x@2`); requests already bound finish.
@@ -190,12 +191,11 @@ class Registry:
 
         def decide(catalog: Catalog) -> dict[str, Any]:
             version = catalog.resolve(reference)
-            _require_match(version, if_match)
+            check_preconditions(version, "", if_match=if_match, if_none_match=None, replace=True)
             whole = "@" not in reference
             gone.update({v.digest for v in catalog.versions(version.name)} if whole else {version.digest})
-            created = datetime.now(UTC).isoformat(timespec="milliseconds")
             number = None if whole else version.version
-            return {"op": "delete", "name": version.name, "version": number, "created": created}
+            return {"op": "delete", "name": version.name, "version": number, "created": _now()}
 
         self.log.commit(decide)
         for digest in gone - self.catalog.digests():
@@ -204,11 +204,8 @@ class Registry:
             self._on_gone(digest)
 
 
-def _require_match(version: Version, if_match: str | None) -> None:
-    if if_match and if_match != "*" and if_match.strip('"') != version.digest:
-        raise PreconditionFailedError(
-            f"If-Match is not {version.name}'s newest digest {version.digest}: look it up again"
-        )
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _bytes(adapter: Adapter) -> int:

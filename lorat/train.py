@@ -30,7 +30,7 @@ from lorat.multi import MultiLoRAT
 from lorat.slots import Slot
 from lorat.training_data import Rows, TrainingData, read_training_data
 from lorat.training_loops import train_classifier, train_similar
-from lorat.training_plan import BATCH, WARMUP, WEIGHT_DECAY, Plan, parse_plan
+from lorat.training_plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan, parse_plan
 
 _NEEDED = ("accelerate", "datasets", "sentence_transformers", "sklearn")
 
@@ -107,7 +107,10 @@ def _embed(server: MultiLoRAT, rows: Rows, slot: Slot | None = None) -> report.V
 
 
 def _card(plan: Plan, data: TrainingData, scores: dict[str, report.Scores], kind: str) -> report.Card:
-    losses = {"classify": "cross entropy", "similar": "MultipleNegativesRankingLoss, one pair of a label in a batch"}
+    losses = {
+        "classify": f"cross entropy; the head starts as a logistic regression (C={HEAD_C:g}) on the frozen base",
+        "similar": "MultipleNegativesRankingLoss, one pair of a label in a batch",
+    }
     recipe = {
         "rank": plan.rank,
         "alpha": plan.alpha,

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +15,7 @@ from lorat.base import Base
 from lorat.errors import ConfigError
 from lorat.model import LoRAT
 from lorat.training_data import Rows, TrainingData, similar_pairs
-from lorat.training_plan import BATCH, WARMUP, WEIGHT_DECAY, Plan
+from lorat.training_plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan
 from lorat.training_report import retrieval_scores
 
 
@@ -65,10 +64,11 @@ def train_classifier(plan: Plan, data: TrainingData, directory: Path, base: Base
         )
     saved = ("classifier",) if base.shape.has_pooler else ("classifier", "pooler")
     adapter = LoRAT(model, plan.rank, plan.alpha, plan.tune, modules_to_save=saved)
-    ids = _ids(base, data.train)
+    ids, dev = _ids(base, data.train), _ids(base, data.dev)
+    _start_head(adapter, ids, data.train.labels)
     rows = [{"input_ids": row, "labels": label} for row, label in zip(ids, data.train.labels, strict=True)]
-    dev = _ids(base, data.dev)
-    best = Best(adapter, lambda: float(np.mean(np.array(_predict(adapter, dev)) == data.dev.labels)))
+    best = Best(adapter, lambda: float((_forward(adapter, dev).argmax(-1).numpy() == data.dev.labels).mean()))
+    best.look(0)
     Trainer(
         model=adapter,
         args=TrainingArguments(**_arguments(plan, scratch), train_sampling_strategy="group_by_length"),
@@ -95,17 +95,34 @@ def _collate(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def _predict(model: LoRAT, ids: Sequence[list[int]]) -> list[int]:
+def _forward(model: LoRAT, ids: Sequence[list[int]], *, pooled: bool = False) -> Tensor:
+    """Logits of texts, (texts, labels), or what the head reads, (texts, hidden). On the CPU."""
     model.eval()
-    found: list[int] = [0] * len(ids)
+    run = model.bert if pooled else model
     order = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+    answers = []
     for start in range(0, len(order), BATCH):
-        places = order[start : start + BATCH]
-        batch = _collate([{"input_ids": ids[place]} for place in places])
-        logits = model(**{name: tensor.to(model.bert.device) for name, tensor in batch.items()}).logits
-        for place, label in zip(places, logits.argmax(-1).tolist(), strict=True):
-            found[place] = label
-    return found
+        batch = _collate([{"input_ids": ids[place]} for place in order[start : start + BATCH]])
+        output = run(**{name: tensor.to(model.bert.device) for name, tensor in batch.items()})
+        answers.append((output.pooler_output if pooled else output.logits).cpu())
+    return torch.cat(answers)[torch.tensor(order).argsort()]
+
+
+def _start_head(model: LoRAT, ids: Sequence[list[int]], labels: Sequence[int]) -> None:
+    """Let the head start as a logistic regression on what it reads of the frozen base.
+
+    A pooler's values can be small, and a head that starts at random then takes epochs to grow into them
+    while LoRA learns to please it (linear probing first: arXiv 2202.10054).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    fitted = LogisticRegression(C=HEAD_C, max_iter=300).fit(_forward(model, ids, pooled=True).numpy(), labels)
+    weight, bias = torch.from_numpy(fitted.coef_), torch.from_numpy(fitted.intercept_)
+    if len(weight) == 1:  # two labels: one row, the second label's odds
+        weight, bias = torch.cat([-weight, weight]) / 2, torch.cat([-bias, bias]) / 2
+    with torch.no_grad():
+        model.model.classifier.weight.copy_(weight)
+        model.model.classifier.bias.copy_(bias)
 
 
 def train_similar(plan: Plan, data: TrainingData, directory: Path, base: Base, scratch: str) -> LoRAT:
@@ -159,6 +176,7 @@ class Best:
         self._trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._score = score
         self._best = float("-inf")
+        self.epoch = 0
         self._kept: list[Tensor] = []
 
     def callback(self) -> Any:
@@ -172,18 +190,21 @@ class Best:
         return OnEpoch()
 
     def look(self, epoch: int) -> None:
-        """Score now, and keep the values if they are the best so far."""
+        """Score now, and keep the values if they are the best so far; epoch 0 is before training.
+
+        Raises ConfigError for NaN or infinite values.
+        """
+        if not all(parameter.isfinite().all() for parameter in self._trained):
+            raise ConfigError(f"training diverged in epoch {epoch}: lower the learning rate")
         score = self._score()
         print(f"epoch {epoch}: dev {score:.4f}", flush=True)
-        finite = all(bool(parameter.isfinite().all()) for parameter in self._trained)
-        if finite and score > self._best:
-            self._best = score
+        if score > self._best:
+            self._best, self.epoch = score, epoch
             self._kept = [parameter.detach().clone() for parameter in self._trained]
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the best values back. Raises ConfigError where every epoch ended in NaN or infinite values."""
-        if not self._kept:
-            raise ConfigError("training diverged to NaN or infinite values: lower the learning rate")
+        """Put the best values back."""
+        print(f"epoch {self.epoch} is kept")
         for parameter, kept in zip(self._trained, self._kept, strict=True):
             parameter.copy_(kept)

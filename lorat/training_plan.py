@@ -11,6 +11,8 @@ from lorat.errors import ConfigError
 WARMUP = 0.1
 """Share of the steps over which the learning rate rises."""
 WEIGHT_DECAY = 0.01
+HEAD_C = 10.0
+"""Inverse regularisation of the logistic regression that a head starts as."""
 BATCH = 64
 """Texts in one forward pass where nothing is trained."""
 

@@ -1,0 +1,97 @@
+"""Real servers: uvicorn in a thread, or `lorat serve` in a process of its own."""
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from app.main import create_app
+from app.settings import Settings
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[httpx.Client]:
+    """A server in this process, and a client for it."""
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=30))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+            client.app = app
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def process(store: Path, *flags: str, base: Path | None = None) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+    """`lorat serve` as a person starts it, and a client that waits until it is ready."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--store", str(store), *flags]
+    server = subprocess.Popen(command + (["--base", str(base)] if base else []), stderr=subprocess.PIPE)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        try:
+            wait_ready(server, client)
+            yield server, client
+        finally:
+            server.kill()
+            server.wait()
+            server.stderr.close()
+
+
+def wait_ready(server: subprocess.Popen[bytes], client: httpx.Client) -> None:
+    for _ in range(600):
+        assert server.poll() is None, server.stderr.read().decode()
+        try:
+            if client.get("/ready").is_success:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("the server was not ready in a minute")
+
+
+@pytest.fixture(scope="module")
+def serve(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., httpx.Client]]:
+    """Start servers on the tiny base with settings of choice; they stop with the module."""
+    from contextlib import ExitStack
+
+    with ExitStack() as stack:
+
+        def start(**settings: object) -> httpx.Client:
+            values = {"base": str(tiny_path), "store": str(tmp_path_factory.mktemp("store")), "demo": False, "slots": 4}
+            return stack.enter_context(running(Settings(**values | settings)))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def server(serve: Callable[..., httpx.Client]) -> httpx.Client:
+    """One server on the tiny base."""
+    return serve()
+
+
+def files_of(directory: Path) -> list[tuple[str, tuple[str, bytes]]]:
+    """An adapter directory as multipart files."""
+    paths = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [("files", (path.relative_to(directory).as_posix(), path.read_bytes())) for path in paths]
+
+
+def upload(client: httpx.Client, name: str, directory: Path, **options: object) -> httpx.Response:
+    """POST an adapter directory."""
+    return client.post("/adapters", data={"name": name}, files=files_of(directory), **options)

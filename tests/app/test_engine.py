@@ -1,0 +1,138 @@
+"""The engine against a real model: mixing, cancelling, failing, closing."""
+
+import threading
+
+import pytest
+import torch
+
+from app.engine import Engine, Job
+from app.errors import UnavailableError
+from app.metrics import Metrics
+from lorat import Tokens, read_adapter
+from tests.oracle import make_peft
+
+
+class Trace(Metrics):
+    """Remembers every forward pass: its adapters and its tasks."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def observe_batch(self, batch, seconds, residency):
+        super().observe_batch(batch, seconds, residency)
+        self.batches.append(({job.digest for job in batch}, {job.task for job in batch}, len(batch)))
+
+
+@pytest.fixture
+def trace():
+    return Trace()
+
+
+@pytest.fixture
+def engine(tiny, trace):
+    made = Engine(tiny, 4096, trace)
+    yield made
+    made.close(10)
+
+
+@pytest.fixture
+def held(tiny, engine):
+    """Keeps the worker in a batch until it is set."""
+    release, started = threading.Event(), threading.Event()
+    forward = tiny.forward
+
+    def waiting(rows):
+        started.set()
+        assert release.wait(30)
+        return forward(rows)
+
+    tiny.forward = waiting
+    first = Job(Tokens([101, 102]), "embedding")
+    engine.submit([first])
+    assert started.wait(30)
+    yield release
+    release.set()
+
+
+def adapters(tiny, tiny_path, tmp_path, count, **options):
+    return [
+        read_adapter(make_peft(tiny_path, tmp_path / f"{options}{i}", seed=i, r=2, **options).directory, tiny.base.shape)
+        for i in range(count)
+    ]
+
+
+def test_one_forward_holds_eight_adapters_and_both_tasks(tiny, tiny_path, tmp_path, engine, held, trace):
+    embedding = adapters(tiny, tiny_path, tmp_path, 4)
+    classifying = adapters(tiny, tiny_path, tmp_path, 4, task="SEQ_CLS", num_labels=3)
+    jobs = [Job(Tokens([101, 7592, 102]), a.task, f"{n}", a) for n, a in enumerate([*embedding, *classifying])]
+    engine.submit([Job(Tokens([101, 102]), "embedding"), *jobs])
+    held.set()
+    assert all(torch.isfinite(torch.tensor(job.future.result(30).values)).all() for job in jobs)
+    digests, tasks, size = trace.batches[1]
+    assert len(trace.batches) == 2
+    assert len(digests - {None}) == 8
+    assert tasks == {"embedding", "sequence_classification"}
+    assert size == 9
+
+
+def test_more_adapters_than_slots_are_split_and_nobody_fails(tiny, tiny_path, tmp_path, engine, held, trace):
+    many = adapters(tiny, tiny_path, tmp_path, 20)
+    jobs = [Job(Tokens([101, 7592, 102]), "embedding", f"{n}", a) for n, a in enumerate(many)]
+    engine.submit(jobs)
+    held.set()
+    vectors = [tuple(job.future.result(30).values) for job in jobs]
+    assert len(set(vectors)) == 20
+    assert max(len(digests - {None}) for digests, _, _ in trace.batches) == tiny.slots.capacity == 8
+
+
+def test_cancelled_work_is_not_computed(engine, held, trace):
+    jobs = [Job(Tokens([101, 102]), "embedding") for _ in range(5)]
+    engine.submit(jobs)
+    assert all(job.future.cancel() for job in jobs[:4])
+    held.set()
+    jobs[4].future.result(30)
+    assert [size for _, _, size in trace.batches] == [1, 1]
+
+
+def test_a_failed_batch_fails_its_jobs_and_the_engine_goes_on(tiny, engine):
+    bad = Job(Tokens([101] * 600), "embedding")
+    engine.submit([bad])
+    with pytest.raises(Exception, match="600 tokens"):
+        bad.future.result(30)
+    good = Job(Tokens([101, 102]), "embedding")
+    engine.submit([good])
+    assert good.future.result(30).values.shape == (32,)
+    assert engine.healthy()
+
+
+def test_closing_finishes_what_is_queued_and_refuses_more(engine, held):
+    jobs = [Job(Tokens([101, 102]), "embedding") for _ in range(3)]
+    engine.submit(jobs)
+    held.set()
+    engine.close(30)
+    assert all(job.future.result(0).values.shape == (32,) for job in jobs)
+    assert not engine.healthy()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        engine.submit([Job(Tokens([101, 102]), "embedding")])
+
+
+def test_what_does_not_finish_in_time_fails_with_an_error(engine, held):
+    job = Job(Tokens([101, 102]), "embedding")
+    engine.submit([job])
+    engine.close(0.05)
+    with pytest.raises(UnavailableError, match="send it again"):
+        job.future.result(0)
+
+
+def test_a_forgotten_adapter_gives_its_slot_back(tiny, tiny_path, tmp_path, engine):
+    [adapter] = adapters(tiny, tiny_path, tmp_path, 1)
+    job = Job(Tokens([101, 102]), "embedding", "x", adapter)
+    engine.submit([job])
+    job.future.result(30)
+    assert engine.resident == 1
+    engine.forget("x")
+    after = Job(Tokens([101, 102]), "embedding")
+    engine.submit([after])
+    after.future.result(30)
+    assert (engine.resident, tiny.slots.free) == (0, tiny.slots.capacity)
