@@ -1,10 +1,10 @@
 """From outputs to response bodies."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Sequence
 from typing import Any, TypeVar
 
-import anyio
 import numpy as np
 import torch
 from fastapi import Request, Response
@@ -21,18 +21,19 @@ CLIENT_GONE = 499
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
     """The result of `work`, or None where the client goes first: then the work is cancelled."""
-    result: list[T] = []
-    async with anyio.create_task_group() as group:
+    working = asyncio.ensure_future(work)
+    watching = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        watching.cancel()
 
-        async def watch() -> None:
-            while (await request.receive())["type"] != "http.disconnect":
-                continue
-            group.cancel_scope.cancel()
 
-        group.start_soon(watch)
-        result.append(await work)
-        group.cancel_scope.cancel()
-    return result[0] if result else None
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        continue
 
 
 def gone() -> Response:

@@ -55,11 +55,18 @@ class Tokenizer:
         limit = min(max_length or self.max_length, self.max_length)
         parts = [(text,) if isinstance(text, str) else text for text in texts]
         flat = [part.lower() if lower_case else part for pair in parts for part in pair]
-        encoded = iter(self._backend.encode_batch(flat, add_special_tokens=False))
+        encoded = iter(self._encode_flat(flat))
         return [
             self._finish([next(encoded) for _ in pair], limit, truncate, direction, position)
             for position, pair in enumerate(parts)
         ]
+
+    def _encode_flat(self, texts: list[str]) -> list[Any]:
+        try:
+            encoded: list[Any] = self._backend.encode_batch(texts, add_special_tokens=False)
+        except TypeError as error:
+            raise InputError("a text is not valid Unicode (it holds half of a surrogate pair): mend it") from error
+        return encoded
 
     def _finish(self, parts: list[Any], limit: int, truncate: bool, direction: Direction, position: int) -> Tokens:
         pair = len(parts) == 2

@@ -131,7 +131,7 @@ _MEASURES = {
     "classify": "The frozen base is a logistic regression on its normalised embeddings, fitted to the same train rows, "
     f"its C chosen from {', '.join(f'{c:g}' for c in _REGULARISATION)} on dev.",
     "similar": "Each text searches all others of the split, by cosine; those of its own label are right. "
-    "The frozen base's vectors are used as they are.",
+    "Train and test have the same labels. The frozen base's vectors are used as they are.",
 }
 
 
