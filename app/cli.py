@@ -94,15 +94,16 @@ def _prepare_process() -> None:
 def _push(options: argparse.Namespace) -> None:
     if not options.directory.exists():
         raise SettingsError(f"{options.directory} does not exist: name an adapter's directory")
-    client = Client(options.url, options.key)
-    record = client.push(options.directory, options.name, replace=options.replace, dry_run=options.dry_run)
+    with Client(options.url, options.key) as client:
+        record = client.push(options.directory, options.name, replace=options.replace, dry_run=options.dry_run)
     done = "would be accepted" if options.dry_run else f"is served as {record['name']}@{record['version']}"
     print(f"{options.directory} {done}: {_summary(record)}")
 
 
 def _list(options: argparse.Namespace) -> None:
-    for record in Client(options.url, options.key).adapters():
-        print(f"{record['name']}@{record['version']}\t{_summary(record)}")
+    with Client(options.url, options.key) as client:
+        for record in client.adapters():
+            print(f"{record['name']}@{record['version']}\t{_summary(record)}")
 
 
 def _summary(record: dict[str, Any]) -> str:
@@ -113,5 +114,6 @@ def _summary(record: dict[str, Any]) -> str:
 
 
 def _delete(options: argparse.Namespace) -> None:
-    Client(options.url, options.key).delete(options.name)
+    with Client(options.url, options.key) as client:
+        client.delete(options.name)
     print(f"{options.name} is deleted")

@@ -23,6 +23,12 @@ class Client:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
 
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
     def push(self, directory: Path, name: str, *, replace: bool = False, dry_run: bool = False) -> dict[str, Any]:
         """Upload an adapter's directory (or one archive of it). Returns its record."""
         paths = [directory] if directory.is_file() else [path for path in directory.rglob("*") if path.is_file()]

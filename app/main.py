@@ -31,12 +31,13 @@ logger = logging.getLogger("lorat")
 _TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """An application that opens the store and loads the base when it starts, and drains when it stops."""
+def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
+    """An application that opens its service when it starts (unless given one that is open) and drains when it stops."""
     chosen = settings or Settings()
     app = FastAPI(title="LoRAT", version=__version__, lifespan=_lifespan)
     app.state.settings = chosen
-    app.state.metrics = Metrics()
+    app.state.service = service
+    app.state.metrics = service.metrics if service else Metrics()
     app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen))
     app.add_middleware(Measured, metrics=app.state.metrics)
     for module in (inference, adapters, health):
@@ -71,7 +72,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    service = await run_in_threadpool(open_service, app.state.settings, app.state.metrics)
+    service: Service = app.state.service or await run_in_threadpool(open_service, app.state.settings, app.state.metrics)
     app.state.service = service
     logger.info(
         "base %s on %s; %d adapters", service.model.base.name, service.model.device, len(service.registry.catalog)

@@ -60,6 +60,39 @@ class ClassifyRequest(_Request):
         return [self.inputs] if self.single else self.inputs  # type: ignore[list-item, return-value]
 
 
+class TokenClassifyRequest(_Request):
+    """`POST /token_classify`. Token ids are not taken: offsets need the text."""
+
+    inputs: StrictStr | list[StrictStr] = Field(
+        description="a text, or a list of texts", examples=["Ada Lovelace lived in London"]
+    )
+    aggregate: StrictBool = Field(True, description="join the tokens of an entity; false: an entry for each token")
+
+    def items(self) -> list[str]:
+        """The inputs, one by one."""
+        return [self.inputs] if isinstance(self.inputs, str) else self.inputs
+
+
+class Entity(BaseModel):
+    """Neighbouring tokens of one label, its `B-` or `I-` left out. `start`, `end`: characters of the text."""
+
+    entity_group: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
+class TokenEntity(BaseModel):
+    """One token with its label. `word` is as the tokenizer writes it; `start`, `end`: characters of the text."""
+
+    entity: str
+    score: float
+    word: str
+    start: int
+    end: int
+
+
 class Prediction(BaseModel):
     """One label with its score."""
 

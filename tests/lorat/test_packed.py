@@ -1,0 +1,61 @@
+"""The packed forward, with transformers' padded forward as the oracle; packing and routing by property."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import BertModel
+
+from lorat import Row, Tokens
+from lorat.packing import pack
+from lorat.routing import Routing
+
+sequences = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=12), min_size=1, max_size=10)
+
+
+@given(sequences)
+def test_sequences_are_laid_end_to_end(ids):
+    batch = pack(ids, [None] * len(ids))
+    assert batch.input_ids.tolist() == [sum(ids, [])]
+    assert batch.position_ids.tolist() == [[p for s in ids for p in range(len(s))]]
+    assert batch.token_type_ids.sum() == 0
+    assert [batch.offsets[i + 1] - batch.offsets[i] for i in range(len(ids))] == list(batch.lengths)
+    covered = [start + i for start, count, length in batch.runs for i in range(count * length)]
+    assert covered == list(range(batch.offsets[-1]))
+
+
+class FakeSlot:
+    deltas: dict = {}
+    merged: dict = {}
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, 0, 1, 2]), st.integers(1, 9)), min_size=1, max_size=12))
+def test_segments_cover_exactly_the_rows_with_an_adapter(rows):
+    slots = [FakeSlot() for _ in range(3)]
+    chosen = [None if which is None else slots[which] for which, _ in rows]
+    offsets = [0]
+    for _, length in rows:
+        offsets.append(offsets[-1] + length)
+    segments = Routing.of(chosen, offsets).segments
+    covered = {row for segment in segments for row in range(segment.start, segment.stop)}
+    expected = {row for i, slot in enumerate(chosen) if slot for row in range(offsets[i], offsets[i + 1])}
+    assert covered == expected
+    assert all(before.stop <= after.start for before, after in zip(segments, segments[1:], strict=False))
+
+
+def test_a_packed_batch_equals_the_padded_forward(tiny, tiny_path):
+    oracle = BertModel.from_pretrained(tiny_path).eval()
+
+    @settings(max_examples=30, deadline=None)
+    @given(st.lists(st.lists(st.integers(0, 30521), min_size=1, max_size=80), min_size=1, max_size=12), st.booleans())
+    def check(ids, pairs):
+        types = [[0] * (len(s) // 2) + [1] * (len(s) - len(s) // 2) if pairs else [0] * len(s) for s in ids]
+        longest = max(map(len, ids))
+        pad = lambda rows, fill: torch.tensor([row + [fill] * (longest - len(row)) for row in rows])  # noqa: E731
+        mask = pad([[1] * len(s) for s in ids], 0)
+        with torch.no_grad():
+            hidden = oracle(input_ids=pad(ids, 0), token_type_ids=pad(types, 0), attention_mask=mask).last_hidden_state
+        expected = (hidden * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True)
+        got = torch.stack(tiny.forward([Row(Tokens(s, t if pairs else None)) for s, t in zip(ids, types, strict=True)]))
+        assert (got - expected).abs().max() <= 1e-5
+
+    check()

@@ -1,0 +1,53 @@
+"""Token ids, with transformers' own tokenizer as the oracle."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from lorat.base import load_base, locate_base
+from lorat.errors import InputError, InputTooLongError
+
+ORACLE = AutoTokenizer.from_pretrained(locate_base(None))
+OURS = load_base(device="cpu").tokenizer
+texts = st.text(max_size=60)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    texts,
+    st.one_of(st.none(), st.text(min_size=1, max_size=60)),
+    st.integers(8, 40),
+    st.sampled_from(["right", "left"]),
+)
+def test_texts_and_pairs_are_cut_as_transformers_cuts_them(first, second, length, side):
+    ORACLE.truncation_side = side
+    expected = ORACLE(first, second, truncation="longest_first", max_length=length)
+    [got] = OURS.encode([first if second is None else (first, second)], max_length=length, direction=side)
+    assert got.ids == expected["input_ids"]
+    assert (got.types or [0] * len(got)) == expected["token_type_ids"]
+
+
+def test_lengths_are_the_model_s_at_most():
+    assert len(OURS.encode(["x " * 1000])[0]) == 512
+    assert len(OURS.encode(["x " * 1000], max_length=9999)[0]) == 512
+
+
+def test_over_long_inputs_are_refused_where_cutting_was_not_asked_for():
+    with pytest.raises(InputTooLongError, match="input 1 has 22 tokens, the limit is 10"):
+        OURS.encode(["a", "x " * 20], max_length=10, truncate=False)
+    with pytest.raises(InputTooLongError, match="4 token ids, the limit is 3"):
+        OURS.check_ids([1, 2, 3, 4], max_length=3, truncate=False)
+
+
+def test_token_ids_are_checked_and_cut():
+    assert OURS.check_ids([1, 2, 3, 4], max_length=3).ids == [1, 2, 3]
+    assert OURS.check_ids([1, 2, 3, 4], max_length=3, direction="left").ids == [2, 3, 4]
+    for wrong in ([], [-1], [30522], [2**70]):
+        with pytest.raises(InputError):
+            OURS.check_ids(wrong)
+
+
+def test_half_a_surrogate_pair_is_refused():
+    with pytest.raises(InputError, match="Unicode"):
+        OURS.encode(["fine", "\ud800"])
