@@ -4,6 +4,7 @@ import logging
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
@@ -148,9 +149,18 @@ class Engine:
         started, now = self._busy_since or 0.0, time.perf_counter()
         for job, values in zip(batch, outputs, strict=True):
             job.future.set_result(Output(values, started - job.arrived, now - started))
-        pace = sum(job.size for job in batch) / max(now - started, 1e-6)
-        self._tokens_per_second += 0.1 * (pace - self._tokens_per_second)
-        self._metrics.observe_batch(batch, now - started, self._residency)
+        self._observe(batch, now - started)
+
+    def _observe(self, batch: list[Job], seconds: float) -> None:
+        tasks, adapters = Counter(job.task for job in batch), {job.adapter for job in batch}
+        tokens, residency = sum(job.size for job in batch), self._residency
+        self._tokens_per_second += 0.1 * (tokens / max(seconds, 1e-6) - self._tokens_per_second)
+        self._metrics.observe_batch(tasks, len(adapters), tokens, seconds)
+        self._metrics.observe_slots(residency.loads, residency.evictions, len(residency))
+        logger.debug(
+            "forward: %d inputs, %d tokens, %d adapters, %s, %.1f ms",
+            len(batch), tokens, len(adapters), dict(tasks), seconds * 1000,
+        )  # fmt: skip
 
 
 def _fail(jobs: Sequence[Job], error: Exception) -> None:

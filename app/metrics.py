@@ -1,15 +1,12 @@
 """Prometheus metrics, in a registry of their own so that a process may hold several apps."""
 
 import time
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-if TYPE_CHECKING:
-    from app.engine import Job
-    from app.residency import Residency
+from lorat.adapter import Task
 
 _POWERS = tuple(2**power for power in range(15))
 
@@ -38,19 +35,21 @@ class Metrics:
         """Add a value that is read when it is asked for."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
-    def observe_batch(self, batch: "Sequence[Job]", seconds: float, residency: "Residency") -> None:
-        """Count one forward pass."""
-        tokens = sum(job.size for job in batch)
+    def observe_batch(self, tasks: Mapping[Task, int], adapters: int, tokens: int, seconds: float) -> None:
+        """Count one forward pass: its inputs by task, its different adapters, its tokens and its time."""
         self._batches.inc()
         self._tokens.inc(tokens)
         self._forward.observe(seconds)
         self._batch_tokens.observe(tokens)
-        self._batch_adapters.observe(len({job.adapter for job in batch}))
-        for job in batch:
-            self._inputs.labels(job.task).inc()
-        self._loads.set(residency.loads)
-        self._evictions.set(residency.evictions)
-        self._resident.set(len(residency))
+        self._batch_adapters.observe(adapters)
+        for task, count in tasks.items():
+            self._inputs.labels(task).inc(count)
+
+    def observe_slots(self, loads: int, evictions: int, used: int) -> None:
+        """Note how many adapters were put into slots, gave way, and are in one."""
+        self._loads.set(loads)
+        self._evictions.set(evictions)
+        self._resident.set(used)
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""

@@ -16,8 +16,8 @@ logger = logging.getLogger("lorat")
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then answer what is running and stop."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logger.setLevel(settings.log_level.upper())
     transformers.utils.logging.disable_progress_bar()
     if not (settings.api_key or settings.admin_key) and settings.host not in LOOPBACK:
         logger.warning("no LORAT_API_KEY or LORAT_ADMIN_KEY: everyone who reaches %s may do everything", settings.host)
@@ -29,5 +29,6 @@ def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         access_log=False,
+        log_level=settings.log_level,
         timeout_graceful_shutdown=settings.graceful_seconds,
     )

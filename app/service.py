@@ -12,7 +12,7 @@ from app.errors import EmptyInputError, InvalidRequestError, OverloadedError
 from app.metrics import Metrics
 from app.registry import Bound, Registry
 from app.settings import Settings
-from lorat import MultiLoRAT, Recipe, Tokens
+from lorat import MultiLoRAT, Recipe, Tokens, __version__
 from lorat.adapter import Task
 from lorat.errors import NoHeadError
 from lorat.tokenizer import Direction, Text
@@ -168,8 +168,6 @@ def _check_task(task: Task, bound: Bound | None, reference: str | None) -> None:
 
 def describe(service: Service) -> dict[str, Any]:
     """What `/info` answers: TEI's fields, and ours."""
-    from lorat import __version__
-
     settings, model = service.settings, service.model
     recipe = model.base.recipe
     return {

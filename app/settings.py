@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     max_body_bytes: Count = Field(8 * MEBIBYTE, description="size of an inference request's body")
     max_upload_bytes: Count = Field(256 * MEBIBYTE, description="size of an uploaded adapter")
     auto_truncate: bool = Field(True, description="cut over-long inputs where the request does not say")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug: a line per forward")
     graceful_seconds: Count = Field(30, description="time that running requests get at shutdown")
     api_key: Keys = Field((), description="keys that open inference")
     admin_key: Keys = Field((), description="keys that open everything")

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lorat.adapter import Adapter
-    from lorat.adapter_file import read_adapter
     from lorat.base import Base, load_base
     from lorat.config import LoRATConfig
     from lorat.errors import LoratError
+    from lorat.files.adapter_file import read_adapter
     from lorat.layers import LoRALinear
     from lorat.model import LoRAT
     from lorat.multi import MultiLoRAT, Row
@@ -34,7 +34,7 @@ _HOMES = {
     "Slot": "slots",
     "Tokens": "tokenizer",
     "load_base": "base",
-    "read_adapter": "adapter_file",
+    "read_adapter": "files.adapter_file",
 }
 
 __all__ = [

@@ -11,8 +11,9 @@ import torch
 from transformers import AutoConfig, AutoTokenizer, BertModel
 
 from lorat.errors import AdapterError, BaseError, InputError
+from lorat.files.recipe_file import read_recipe
 from lorat.fingerprint import base_id, file_sha256, has_tensor
-from lorat.recipe import Recipe, read_recipe
+from lorat.recipe import Recipe
 from lorat.targets import BaseShape
 from lorat.tokenizer import Direction, Span, Text, Tokenizer, Tokens
 

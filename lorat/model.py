@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lorat import saving
 from lorat.adapter import Adapter, Linear, LoRA, Task
-from lorat.adapter_file import read_adapter, write_adapter
 from lorat.config import LoRATConfig, Mode
 from lorat.errors import BaseError, ConfigError
+from lorat.files import saving
+from lorat.files.adapter_file import read_adapter, write_adapter
 from lorat.layers import LoRALinear
 from lorat.targets import BaseShape, Site, choose_layers, parse_tune
 
@@ -141,15 +141,29 @@ class LoRAT(nn.Module):
         self.model.gradient_checkpointing_enable(**kwargs)
         self.model.enable_input_require_grads()
 
-    def save(self, directory: str | Path, *, description: str | None = None, tags: Sequence[str] = ()) -> None:
+    def save(
+        self,
+        directory: str | Path,
+        *,
+        description: str | None = None,
+        tags: Sequence[str] = (),
+        base_name: str | None = None,
+    ) -> None:
         """Write the adapter (not the base) as PEFT's files and `lorat.json`.
 
-        Raises ConfigError in mode "part", whose result is no adapter for a frozen base.
+        `base_name` is for people; without it, the last part of where the model was loaded from. Raises
+        ConfigError in mode "part", whose result is no adapter for a frozen base.
         """
         if self.settings.mode != "all":
             raise ConfigError("mode='part' trained the base itself: save the whole model (lorat.model), or use 'all'")
-        described = {"description": description, "tags": list(tags)}
-        write_adapter(directory, saving.peft_config(self), saving.tensors(self), saving.facts(self) | described)
+        name = base_name or Path(self.model.name_or_path).name
+        facts = saving.facts(self.task, self.config, saving.checkpoint_id(self.model))
+        write_adapter(
+            directory,
+            saving.peft_config(self.settings, self.task, self.modules_to_save, name),
+            saving.tensors(self.adapted(), self.saved_modules(), headless=self.model is self.bert),
+            facts | {"description": description, "tags": list(tags)},
+        )
 
     def save_pretrained(self, directory: str | Path, **_: Any) -> None:
         """`save`, under the name that transformers and PEFT use."""

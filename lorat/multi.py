@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from lorat.adapter import Adapter, Linear, Task
-from lorat.adapter_file import MAX_RANK, read_adapter
 from lorat.base import Base, load_base
 from lorat.errors import InputError, InputTooLongError, NoHeadError
+from lorat.files.adapter_file import MAX_RANK, read_adapter
 from lorat.fingerprint import fingerprint
 from lorat.heads import LoadedHead, finish, pool
 from lorat.packed import PackedLayer

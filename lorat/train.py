@@ -7,30 +7,27 @@ The epoch that does best on dev is kept. The written adapter is then loaded as i
 once on the test split, beside the frozen base. accelerate, datasets, sentence-transformers and scikit-learn
 are imported when they are used.
 
-    training_plan.py     the arguments
-    training_data.py     the rows, checked
-    training_loops.py    the two trainings
-    training_report.py   scores and the model card
+    training/plan.py     the arguments
+    training/data.py     the rows, checked
+    training/loops.py    the two trainings
+    training/report.py   scores and the model card
 """
 
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 
-import lorat.training_report as report
-from lorat.adapter_file import CONFIG
+import lorat.training.report as report
 from lorat.base import load_base, locate_base
 from lorat.errors import ConfigError, LoratError
 from lorat.multi import MultiLoRAT
 from lorat.slots import Slot
-from lorat.training_data import Rows, TrainingData, read_training_data
-from lorat.training_loops import train_classifier, train_similar
-from lorat.training_plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan, parse_plan
+from lorat.training.data import Rows, TrainingData, read_training_data
+from lorat.training.loops import train_classifier, train_similar
+from lorat.training.plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan, parse_plan
 
 _NEEDED = ("accelerate", "datasets", "sentence_transformers", "sklearn")
 
@@ -65,18 +62,10 @@ def train(plan: Plan) -> dict[str, report.Scores]:
     with tempfile.TemporaryDirectory() as scratch:
         model = run(plan, data, directory, base, scratch)
     kind = "text-classification" if plan.task == "classify" else "feature-extraction"
-    model.save(plan.out, description=plan.description, tags=[kind])
-    _state_base(plan.out, plan.base_name)
+    model.save(plan.out, description=plan.description, tags=[kind], base_name=plan.base_name)
     scores = _measure(plan, data, MultiLoRAT(base, slots=1))
     _card(plan, data, scores, kind).write(plan.out)
     return scores
-
-
-def _state_base(directory: Path, name: str) -> None:
-    """Name the base in PEFT's config as people call it; the model knows only the path it came from."""
-    path = directory / CONFIG
-    config = json.loads(path.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _measure(plan: Plan, data: TrainingData, server: MultiLoRAT) -> dict[str, report.Scores]:

@@ -1,5 +1,7 @@
 """The packed forward, with transformers' padded forward as the oracle; packing and routing by property."""
 
+from itertools import pairwise
+
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +17,7 @@ sequences = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=12), min
 @given(sequences)
 def test_sequences_are_laid_end_to_end(ids):
     batch = pack(ids, [None] * len(ids))
-    assert batch.input_ids.tolist() == [sum(ids, [])]
+    assert batch.input_ids.tolist() == [[token for sequence in ids for token in sequence]]
     assert batch.position_ids.tolist() == [[p for s in ids for p in range(len(s))]]
     assert batch.token_type_ids.sum() == 0
     assert [batch.offsets[i + 1] - batch.offsets[i] for i in range(len(ids))] == list(batch.lengths)
@@ -24,8 +26,8 @@ def test_sequences_are_laid_end_to_end(ids):
 
 
 class FakeSlot:
-    deltas: dict = {}
-    merged: dict = {}
+    deltas = ()
+    merged = ()
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, 0, 1, 2]), st.integers(1, 9)), min_size=1, max_size=12))
@@ -39,7 +41,7 @@ def test_segments_cover_exactly_the_rows_with_an_adapter(rows):
     covered = {row for segment in segments for row in range(segment.start, segment.stop)}
     expected = {row for i, slot in enumerate(chosen) if slot for row in range(offsets[i], offsets[i + 1])}
     assert covered == expected
-    assert all(before.stop <= after.start for before, after in zip(segments, segments[1:], strict=False))
+    assert all(before.stop <= after.start for before, after in pairwise(segments))
 
 
 def test_a_packed_batch_equals_the_padded_forward(tiny, tiny_path):

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 import lorat
-from lorat.adapter_file import read_adapter
 from lorat.base import load_base, locate_base
 from lorat.errors import ConfigError
+from lorat.files.adapter_file import read_adapter
 from lorat.train import main
-from lorat.training_data import Rows, read_training_data, similar_pairs
-from lorat.training_report import Probe, label_scores, retrieval_scores
+from lorat.training.data import Rows, read_training_data, similar_pairs
+from lorat.training.report import Probe, label_scores, retrieval_scores
 
 ANIMALS = ("cat", "dog", "horse", "sheep", "wolf", "mouse")
 COLOURS = ("red", "blue", "green", "black", "white", "yellow")

@@ -18,11 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorat.adapter import Adapter, Head, Linear, LoRA, Task
-from lorat.adapter_weights import WEIGHTS, AdapterWeights
 from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
-from lorat.facts import FACTS, read_facts
-from lorat.peft_config import PeftConfig, parse_peft_config
-from lorat.recipe import read_json, read_recipe
+from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
+from lorat.files.facts import FACTS, read_facts
+from lorat.files.json_file import read_json
+from lorat.files.peft_config import PeftConfig, parse_peft_config
+from lorat.files.recipe_file import read_recipe
 from lorat.targets import POOLER, BaseShape, Site
 
 CONFIG = "adapter_config.json"
@@ -179,5 +180,6 @@ def write_adapter(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, directory / WEIGHTS)
+    (directory / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
     for name, value in ((CONFIG, config), (FACTS, facts)):
         (directory / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from typing import Any
 
 from lorat.adapter import TASKS
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
-from lorat.recipe import read_json
+from lorat.files.json_file import read_json
 
 FACTS = "lorat.json"
 FORMAT = 1

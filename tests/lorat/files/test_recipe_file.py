@@ -11,7 +11,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize,
 
 from lorat import MultiLoRAT
 from lorat.errors import AdapterFileError, InputError, UnsupportedAdapterError
-from lorat.recipe import POOLING_MODES, Recipe, read_recipe
+from lorat.files.recipe_file import read_recipe
+from lorat.recipe import POOLING_MODES, Recipe
 from tests.oracle import make_peft
 
 TEXTS = ["a", "", "What is LoRA?", "one base " * 30, "Some UPPER case", "long " * 700]

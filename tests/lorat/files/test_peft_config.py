@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from peft.utils.other import get_pattern_key
 
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
-from lorat.peft_config import parse_peft_config
+from lorat.files.peft_config import parse_peft_config
 from lorat.targets import BaseShape
 
 MODULES = BaseShape(layers=3, hidden=8, intermediate=8, has_pooler=True).module_names()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lorat.errors import ConfigError
-from lorat.training_data import DEV_SHARE, Rows, TrainingData
+from lorat.training.data import DEV_SHARE, Rows, TrainingData
 
 CARD = "README.md"
 _REGULARISATION = (1.0, 10.0, 100.0)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from lorat.config import scaling
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
-from lorat.patterns import Patterns
+from lorat.files.patterns import Patterns
 
 # Fields whose value changes nothing in the forward pass of a loaded adapter.
 _INERT = {

@@ -14,9 +14,9 @@ from torch import Tensor
 from lorat.base import Base
 from lorat.errors import ConfigError
 from lorat.model import LoRAT
-from lorat.training_data import Rows, TrainingData, similar_pairs
-from lorat.training_plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan
-from lorat.training_report import retrieval_scores
+from lorat.training.data import Rows, TrainingData, similar_pairs
+from lorat.training.plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan
+from lorat.training.report import retrieval_scores
 
 
 @contextlib.contextmanager

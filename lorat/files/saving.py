@@ -1,19 +1,18 @@
 """What `LoRAT.save` writes: PEFT's config and tensors, and the facts for `lorat.json`."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lorat.adapter import Task
-from lorat.adapter_weights import PREFIX
 from lorat.config import LoRATConfig
-from lorat.facts import FORMAT
+from lorat.files.adapter_weights import PREFIX
+from lorat.files.facts import FORMAT
 from lorat.fingerprint import base_id
-from lorat.targets import MODULES
-
-if TYPE_CHECKING:
-    from lorat.model import LoRAT
+from lorat.layers import LoRALinear
+from lorat.targets import MODULES, Site
 
 _TASK_TYPES: dict[Task, str] = {
     "embedding": "FEATURE_EXTRACTION",
@@ -22,35 +21,35 @@ _TASK_TYPES: dict[Task, str] = {
 }
 
 
-def tensors(lorat: "LoRAT") -> dict[str, Tensor]:
-    """The trained tensors, named as PEFT names them."""
-    prefix = PREFIX if lorat.model is lorat.bert else PREFIX + "bert."
+def tensors(
+    adapted: Iterable[tuple[Site, LoRALinear]], saved: Mapping[str, nn.Linear], *, headless: bool
+) -> dict[str, Tensor]:
+    """The trained tensors, named as PEFT names them. `headless`: the model is the bare BertModel."""
+    prefix = PREFIX if headless else PREFIX + "bert."
     named: dict[str, Tensor] = {}
-    for site, layer in lorat.adapted():
+    for site, layer in adapted:
         named[f"{prefix}{site.module}.lora_A.weight"] = layer.lora_A
         named[f"{prefix}{site.module}.lora_B.weight"] = layer.lora_B
-    for name, module in lorat.saved_modules().items():
+    for name, module in saved.items():
         owner = PREFIX if name == "classifier" else prefix
         named |= {f"{owner}{name}.{kind}": getattr(module, kind) for kind in ("weight", "bias")}
     return named
 
 
-def peft_config(lorat: "LoRAT") -> dict[str, Any]:
+def peft_config(settings: LoRATConfig, task: Task, modules_to_save: Sequence[str], base_name: str) -> dict[str, Any]:
     """The fields of `adapter_config.json`."""
-    settings = lorat.settings
     modules = _target_modules(settings)
-    every = len(settings.layers) == lorat.bert.config.num_hidden_layers
     return {
         "peft_type": "LORA",
-        "task_type": _TASK_TYPES[lorat.task],
-        "base_model_name_or_path": Path(lorat.model.name_or_path).name or None,
+        "task_type": _TASK_TYPES[task],
+        "base_model_name_or_path": base_name or None,
         "r": settings.rank,
         "lora_alpha": settings.alpha,
         "lora_dropout": settings.dropout,
         "use_rslora": settings.use_rslora,
         "target_modules": modules,
-        "layers_to_transform": None if every or isinstance(modules, str) else list(settings.layers),
-        "modules_to_save": list(lorat.modules_to_save) or None,
+        "layers_to_transform": None if isinstance(modules, str) else list(settings.layers),
+        "modules_to_save": list(modules_to_save) or None,
         "bias": "none",
         "inference_mode": True,
     }
@@ -68,22 +67,15 @@ def _target_modules(settings: LoRATConfig) -> list[str] | str:
     return rf"(?:.*\.)?encoder\.layer\.(?:{layers})\.(?:{modules})"
 
 
-def facts(lorat: "LoRAT") -> dict[str, Any]:
-    """The fields of `lorat.json`, but for what a person adds."""
+def facts(task: Task, config: Any, base_id: str | None) -> dict[str, Any]:
+    """The fields of `lorat.json`, but for what a person adds. `config`: the model's transformers config."""
     return {
         "format": FORMAT,
-        "task": lorat.task,
-        "labels": _labels(lorat),
-        "multi_label": lorat.config.problem_type == "multi_label_classification",
-        "base_id": checkpoint_id(lorat.model),
+        "task": task,
+        "labels": None if task == "embedding" else [config.id2label[index] for index in sorted(config.id2label)],
+        "multi_label": config.problem_type == "multi_label_classification",
+        "base_id": base_id,
     }
-
-
-def _labels(lorat: "LoRAT") -> list[str] | None:
-    if lorat.task == "embedding":
-        return None
-    names = lorat.config.id2label
-    return [names[index] for index in sorted(names)]
 
 
 def checkpoint_id(model: Any) -> str | None:

@@ -1,0 +1,1 @@
+"""An adapter's files: read with every check, written so that PEFT opens them."""
