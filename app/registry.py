@@ -41,6 +41,16 @@ class Conditions:
     replace: bool = False
 
 
+@dataclass(frozen=True)
+class Uploaded:
+    """What an upload came to: the version (None for a dry run), its record, whether it is new, files left out."""
+
+    version: Version | None
+    record: Mapping[str, Any]
+    new: bool
+    ignored: tuple[str, ...]
+
+
 class Registry:
     """The adapters of one store, checked against one base."""
 
@@ -131,11 +141,11 @@ class Registry:
         conditions: Conditions = Conditions(),
         *,
         dry_run: bool = False,
-    ) -> tuple[Version | None, Mapping[str, Any], bool]:
+    ) -> Uploaded:
         """Check an upload and make it the newest version of `name`.
 
-        received: (file name, file). Returns the version (None for a dry run), its record and whether it is
-        new. When it returns, the version is durable; when it raises, nothing has changed.
+        received: (file name, file). When it returns, the version is durable; when it raises, nothing has
+        changed.
         """
         check_name(name)
         directory = Path(tempfile.mkdtemp(prefix="lorat-"))
@@ -143,16 +153,16 @@ class Registry:
             files = unpack(received, directory / "files", self._limits)
             content = self._check(files.directory)
             digest = digest_of({path: files.directory / path for path in files.files})
-            record = make_record(content, files.directory, files.files) | {"ignored": list(files.ignored)}
+            record = make_record(content, files.directory, files.files)
             if dry_run:
                 self._would_write(self.catalog, name, digest, conditions)
-                return None, record, False
+                return Uploaded(None, record, False, files.ignored)
             pack(files.directory, files.files, directory / "content.zip")
             version, new = self._commit(name, digest, record, directory / "content.zip", conditions)
         finally:
             shutil.rmtree(directory)
         self._to_cache(digest, content)
-        return version, version.record, new
+        return Uploaded(version, version.record, new, files.ignored)
 
     def _would_write(self, catalog: Catalog, name: str, digest: str, conditions: Conditions) -> bool:
         return check_preconditions(

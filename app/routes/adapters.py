@@ -59,15 +59,14 @@ async def upload(
         received = await run_in_threadpool(_spool, files)
     conditions = Conditions(if_match, if_none_match, replace)
     try:
-        version, record, new = await run_in_threadpool(
-            _registry(request).upload, name, [*received], conditions, dry_run=dry_run
-        )
+        done = await run_in_threadpool(_registry(request).upload, name, received, conditions, dry_run=dry_run)
     finally:
         await run_in_threadpool(_discard, received)
-    if version is None:
-        return JSONResponse({"name": name, "dry_run": True, **record})
-    headers = {"Location": f"/adapters/{version.name}", **_etag(version)}
-    return JSONResponse(dict(show(version)), 201 if new else 200, headers)
+    ignored = {"ignored": list(done.ignored)} if done.ignored else {}
+    if done.version is None:
+        return JSONResponse({"name": name, "dry_run": True, **done.record, **ignored})
+    headers = {"Location": f"/adapters/{done.version.name}", **_etag(done.version)}
+    return JSONResponse({**show(done.version), **ignored}, 201 if done.new else 200, headers)
 
 
 def _fields(form: FormData) -> tuple[str, list[UploadFile]]:
