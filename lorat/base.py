@@ -68,7 +68,7 @@ class Base:
         if not prompt or recipe.include_prompt:
             return tokens
         skip = self.tokenizer.prompt_length(prompt, recipe.lower_case)
-        return [replace(token, skip=skip) for token in tokens]
+        return [replace(token, skip=max(skip - token.lost, 1)) for token in tokens]
 
 
 def _prepend(prompt: str, text: Text) -> Text:

@@ -28,14 +28,16 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Tokens:
-    """One input, ready to run. `skip`: leading tokens (a prompt's) that pooling leaves out.
+    """One input, ready to run.
 
+    skip: leading tokens (a prompt's) that pooling leaves out. lost: tokens that were cut from its head.
     spans: one a token where they were asked for, None for a token that is not the text's (special, a prompt's).
     """
 
     ids: list[int]
     types: list[int] | None = None
     skip: int = 0
+    lost: int = 0
     spans: list[Span | None] | None = None
 
     def __len__(self) -> int:
@@ -81,16 +83,15 @@ class Tokenizer:
         parts = [(text,) if isinstance(text, str) else text for text in texts]
         flat = [part.lower() if lower_case else part for pair in parts for part in pair]
         encoded = iter(self._encode_flat(flat))
-        whole = [
-            self._finish([next(encoded) for _ in pair], limit, truncate, direction, position)
-            for position, pair in enumerate(parts)
-        ]
-        return [
-            Tokens(list(one.ids), list(one.type_ids))
-            if len(pair) == 2
-            else Tokens(list(one.ids), spans=self._spans(one, pair[0], lower_case) if spans else None)
-            for one, pair in zip(whole, parts, strict=True)
-        ]
+        tokens = []
+        for position, pair in enumerate(parts):
+            pieces = [next(encoded) for _ in pair]
+            lost = self._cut(pieces, limit, truncate, direction, position)
+            whole = self._backend.post_process(*pieces)
+            types = list(whole.type_ids) if len(pair) == 2 else None
+            places = self._spans(whole, pair[0], lower_case) if spans and types is None else None
+            tokens.append(Tokens(list(whole.ids), types, lost=lost, spans=places))
+        return tokens
 
     def _encode_flat(self, texts: list[str]) -> list[Any]:
         try:
@@ -99,19 +100,20 @@ class Tokenizer:
             raise InputError("a text is not valid Unicode (it holds half of a surrogate pair): mend it") from error
         return encoded
 
-    def _finish(self, parts: list[Any], limit: int, truncate: bool, direction: Direction, position: int) -> Any:
-        """The encoding of one input's parts, cut and with its special tokens."""
-        pair = len(parts) == 2
-        special = self._backend.num_special_tokens_to_add(pair)
+    def _cut(self, parts: list[Any], limit: int, truncate: bool, direction: Direction, position: int) -> int:
+        """Cut one input's parts in place. Returns how many tokens the first part lost at its head."""
+        special = self._backend.num_special_tokens_to_add(len(parts) == 2)
         length = special + sum(len(part) for part in parts)
-        if length > limit:
-            if not truncate:
-                raise InputTooLongError(
-                    f"input {position} has {length} tokens, the limit is {limit}: shorten it or set truncate=true"
-                )
-            for part, size in zip(parts, _longest_first([len(part) for part in parts], limit - special), strict=True):
-                part.truncate(size, direction=direction)
-        return self._backend.post_process(*parts)
+        if length <= limit:
+            return 0
+        if not truncate:
+            raise InputTooLongError(
+                f"input {position} has {length} tokens, the limit is {limit}: shorten it or set truncate=true"
+            )
+        before = len(parts[0])
+        for part, size in zip(parts, _longest_first([len(part) for part in parts], limit - special), strict=True):
+            part.truncate(size, direction=direction)
+        return before - len(parts[0]) if direction == "left" else 0
 
     def _spans(self, encoding: Any, text: str, lower_case: bool) -> list[Span | None]:
         """A span of `text` for each token, None for the special ones around it."""

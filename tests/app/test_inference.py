@@ -278,7 +278,7 @@ def test_600_concurrent_requests_over_17_adapters_are_each_what_peft_gives(serve
         for _ in range(600)
     ]
     for name in expected:
-        assert ask(name, [2]) <= 5e-5
+        assert max(ask(name, [i]) for i in range(len(texts))) <= 5e-5
     with ThreadPoolExecutor(32) as threads:
         assert max(threads.map(lambda item: ask(*item), work)) <= 5e-5
     metrics = dict(line.rsplit(" ", 1) for line in client.get("/metrics").text.splitlines() if line[0] != "#")

@@ -76,6 +76,17 @@ def test_a_base_without_pooler_refuses_a_classifier_that_brings_none(tiny_path, 
     assert torch.allclose(torch.tensor(list(scores[0].values())), expected, atol=1e-5)
 
 
+def test_a_hub_id_is_loaded_from_the_hub_s_cache(tiny_path, tmp_path, monkeypatch, tiny):
+    snapshot = tmp_path / "models--some-org--some-bert" / "snapshots" / "abc"
+    shutil.copytree(tiny_path, snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    model = MultiLoRAT.from_pretrained("some-org/some-bert", device="cpu")
+    assert model.base.name == "some-org/some-bert"
+    assert model.fingerprint() == tiny.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("source", "says"), [("/not/there", "not a directory"), ("./nor/here", "not a directory"), ("no-such-org/x", "hub")]
 )

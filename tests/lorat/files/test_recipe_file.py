@@ -52,6 +52,16 @@ def test_prompts_equal_sentence_transformers(mode, include_prompt, tiny_path, tm
         ours.embed(TEXTS, prompt_name="unknown")
 
 
+def test_a_prompt_that_is_cut_off_takes_no_token_of_the_text_along(tiny_path, tmp_path):
+    saved(tiny_path, tmp_path, Pooling(32, include_prompt=False), prompts={"query": "find this now "})
+    ours = MultiLoRAT.from_pretrained(tmp_path, device="cpu")
+    prompted = ours.base.encode(["x " * 600], ours.base.recipe, prompt_name="query", direction="left")
+    plain = ours.base.encode(["x " * 600], ours.base.recipe, direction="left")
+    assert (prompted[0].ids, prompted[0].skip) == (plain[0].ids, 1)
+    short = ours.base.encode(["x " * 508], ours.base.recipe, prompt_name="query", direction="left")
+    assert short[0].skip == 1 + 2  # the special token, and what is left of the prompt's three
+
+
 def test_dense_normalize_length_and_case_equal_sentence_transformers(tiny_path, tmp_path):
     torch.manual_seed(0)
     modules = Pooling(32), Dense(32, 8), Dense(8, 6, bias=False, activation_function=torch.nn.Identity()), Normalize()
