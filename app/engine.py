@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from app.batching import Queue
-from app.errors import UnavailableError
+from app.errors import NotFiniteError, UnavailableError
 from app.metrics import Metrics
 from app.residency import Residency
 from lorat import Adapter, MultiLoRAT, Row, Tokens
@@ -21,6 +21,7 @@ from lorat.adapter import Task
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 STUCK_SECONDS = 60.0
+_NOT_FINITE = "this adapter's weights drive the answer out of range: train it again with a lower learning rate"
 logger = logging.getLogger("lorat")
 
 
@@ -148,7 +149,10 @@ class Engine:
     def _resolve(self, batch: list[Job], outputs: list[Array]) -> None:
         started, now = self._busy_since or 0.0, time.perf_counter()
         for job, values in zip(batch, outputs, strict=True):
-            job.future.set_result(Output(values, started - job.arrived, now - started))
+            if np.isfinite(values).all():
+                job.future.set_result(Output(values, started - job.arrived, now - started))
+            else:  # not JSON, and no answer; the other rows of the batch are not touched by it
+                job.future.set_exception(NotFiniteError(_NOT_FINITE))
         self._observe(batch, now - started)
 
     def _observe(self, batch: list[Job], seconds: float) -> None:

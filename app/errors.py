@@ -52,6 +52,10 @@ class OverloadedError(LoratError):
         self.retry_after = retry_after
 
 
+class NotFiniteError(LoratError):
+    """An adapter whose weights are finite drove an answer to NaN or infinity."""
+
+
 class UnavailableError(LoratError):
     """The engine is not running: starting, draining or stopped."""
 
@@ -71,6 +75,7 @@ STATUS: dict[type[LoratError], tuple[int, str]] = {
     lorat_errors.ConfigError: (422, "Validation"),
     lorat_errors.AdapterError: (422, "Validation"),
     lorat_errors.NoHeadError: (424, "Backend"),
+    NotFiniteError: (424, "Backend"),
     OverloadedError: (429, "Overloaded"),
     UnavailableError: (503, "Unhealthy"),
     StoreError: (503, "Unhealthy"),

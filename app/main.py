@@ -6,13 +6,15 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.adapter_log import AdapterLog
+from app.answers import gone
 from app.demo import import_demos
 from app.engine import Engine
 from app.errors import OverloadedError, status_of
@@ -45,6 +47,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.add_exception_handler(LoratError, _lorat_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
     app.add_exception_handler(Exception, _unexpected_error)
     return app
 
@@ -63,10 +66,14 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
         cache_bytes=settings.host_cache_bytes,
         on_gone=engine.forget,
     )
-    if settings.demo:
-        import_demos(registry)
-    for name in settings.preload:
-        registry.bind(name)
+    try:
+        if settings.demo:
+            import_demos(registry)
+        for name in settings.preload:
+            registry.bind(name)
+    except BaseException:
+        engine.close(timeout=0)
+        raise
     return Service(settings, model, registry, engine, metrics)
 
 
@@ -113,6 +120,10 @@ async def _http_error(_: Request, error: Exception) -> JSONResponse:
     if error.status_code == 400:  # a body that its parser gave up on
         return _error(422, f"{error.detail}: send well-formed JSON, or a form for an upload", "Validation")
     return _error(error.status_code, str(error.detail), _TYPES.get(error.status_code, "Validation"), error.headers)
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return gone()
 
 
 async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import tarfile
 import threading
 import time
@@ -299,6 +300,34 @@ def test_an_adapter_of_this_library_is_known_to_fit_the_base(server, tiny_path, 
     record = upload(server, "ours", tmp_path).json()
     assert (record["base_match"], record["description"], record["tags"]) == ("verified", "a new one", ["fresh"])
     assert [r["name"] for r in server.get("/adapters?tag=fresh").json()["adapters"]] == ["ours"]
+
+
+def test_an_adapter_out_of_range_fails_alone(serve, made, tmp_path):
+    client = serve()
+    huge = tensors(lambda weights: [weight.mul_(1e30) for weight in weights.values()])
+    upload(client, "huge", damaged(made[0], tmp_path / "huge", huge))
+    upload(client, "fine", made[0].directory)
+
+    def ask(name):
+        return client.post("/embed", params={"adapter": name}, json={"inputs": "a"})
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(ask, ["huge", "fine"] * 20))
+    assert {answer.status_code for answer in answers[::2]} == {424}
+    assert "out of range" in answers[0].json()["error"]
+    assert {answer.status_code for answer in answers[1::2]} == {200}
+    assert close(vector(client, "fine")[0], made[0])
+
+
+def test_a_client_that_leaves_during_its_upload_leaves_nothing(serve):
+    client = serve()
+    head = f"POST /adapters HTTP/1.1\r\nHost: {client.base_url.host}\r\nContent-Length: 100000\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
+    for _ in range(5):
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall(head.encode())
+    assert client.get("/adapters").json()["adapters"] == []
+    assert 'status="500"' not in client.get("/metrics").text
 
 
 def test_keys_open_what_they_should(serve, made):
