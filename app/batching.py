@@ -13,9 +13,12 @@ class Work(Protocol):
     """One input: its size in tokens and its adapter (None: the base, which needs no slot)."""
 
     @property
-    def size(self) -> int: ...  # noqa: D102
+    def size(self) -> int:
+        """Tokens."""
+
     @property
-    def adapter(self) -> Hashable | None: ...  # noqa: D102
+    def adapter(self) -> Hashable | None:
+        """What counts as one adapter."""
 
 
 W = TypeVar("W", bound=Work)

@@ -35,9 +35,10 @@ class EmbedRequest(_Request):
 
     def items(self) -> list[str | list[int]]:
         """The inputs, one by one."""
-        if isinstance(self.inputs, str) or (self.inputs and isinstance(self.inputs[0], int)):
+        if isinstance(self.inputs, str):
             return [self.inputs]
-        return self.inputs  # type: ignore[return-value]
+        ids = [item for item in self.inputs if isinstance(item, int)]
+        return [ids] if ids else [item for item in self.inputs if not isinstance(item, int)]
 
 
 class ClassifyRequest(_Request):
@@ -57,7 +58,8 @@ class ClassifyRequest(_Request):
         """The inputs, one by one, each of one or two texts."""
         if isinstance(self.inputs, str):
             return [[self.inputs]]
-        return [self.inputs] if self.single else self.inputs  # type: ignore[list-item, return-value]
+        texts = [item for item in self.inputs if isinstance(item, str)]
+        return [texts] if texts else [item for item in self.inputs if not isinstance(item, str)]
 
 
 class TokenClassifyRequest(_Request):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class _Hash(Protocol):
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: Any, /) -> None: ...
 
 
 def fingerprint(*modules: nn.Module | None) -> str:
@@ -53,7 +53,7 @@ def _encoder_keys(checkpoint: Path) -> Iterable[tuple[str, Path, str]]:
 def _keys(checkpoint: Path) -> Iterable[tuple[str, Path, str]]:
     for file in sorted(checkpoint.glob("model*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118 - a safetensors file is no mapping
+            for key in list(tensors.keys()):
                 yield key.removeprefix("bert."), file, key
 
 
@@ -61,7 +61,7 @@ def _update(digest: _Hash, named: Iterable[tuple[str, Tensor]]) -> None:
     for name, tensor in named:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
-        digest.update(memoryview(data.numpy()))  # type: ignore[arg-type]
+        digest.update(data.numpy().data)
 
 
 def file_sha256(path: Path) -> str:

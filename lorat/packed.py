@@ -77,7 +77,7 @@ class PackedLayer(nn.Module):
 
     def groups(self) -> list[FrozenLinear]:
         """Its linears, each with its key."""
-        return list(self.linears.values())  # type: ignore[arg-type]
+        return [linear for linear in self.linears.values() if isinstance(linear, FrozenLinear)]
 
     def forward(self, hidden_states: Tensor, *_: Any, batch: PackedBatch, routing: Routing, **__: Any) -> Tensor:
         """(1, tokens, hidden) to the same shape."""

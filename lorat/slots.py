@@ -53,9 +53,12 @@ class GroupLinear(Protocol):
     """A group's frozen linear: weight (out, in) and bias (out,), the targets' outputs side by side."""
 
     @property
-    def weight(self) -> Tensor: ...  # noqa: D102
+    def weight(self) -> Tensor:
+        """(out, in)."""
+
     @property
-    def bias(self) -> Tensor: ...  # noqa: D102
+    def bias(self) -> Tensor:
+        """(out,)."""
 
 
 Groups = Mapping[tuple[int, str], GroupLinear]
