@@ -55,6 +55,14 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Probe:
+    """A text, and what the adapter answered when it was saved: its normalised vector, or its scores by label."""
+
+    text: str
+    expected: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Adapter:
     """LoRA matrices by site, with the task head and the embedding recipe that came with them.
 
@@ -71,6 +79,7 @@ class Adapter:
     base_id: str | None = None
     description: str | None = None
     tags: tuple[str, ...] = field(default=())
+    probes: tuple[Probe, ...] = field(default=())
 
     @property
     def targets(self) -> tuple[str, ...]:

@@ -9,6 +9,7 @@
     │   ├── AdapterFileError     its files are damaged, incomplete or contradict one another
     │   ├── UnsupportedAdapterError  its files ask for arithmetic that is not implemented
     │   ├── BaseMismatchError    it was made for another base
+    │   ├── ProbeError           it does not answer its probes as it did when it was saved
     │   ├── NoHeadError          it has no head for the task that was asked for
     │   └── NotLoadedError       it was unloaded before it was used
     └── SlotsFullError           every slot holds an adapter
@@ -51,6 +52,10 @@ class UnsupportedAdapterError(AdapterError):
 
 class BaseMismatchError(AdapterError):
     """An adapter was made for another base model."""
+
+
+class ProbeError(AdapterError):
+    """An adapter does not answer its probes as it did when it was saved."""
 
 
 class NoHeadError(AdapterError):

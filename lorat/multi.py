@@ -51,7 +51,6 @@ class MultiLoRAT:
         self.device: torch.device = base.model.device
         self.dtype: torch.dtype = base.model.dtype
         self.slots = Slots({linear.key: linear for layer in layers for linear in layer.groups()}, slots)
-        self._heads: dict[Slot, LoadedHead] = {}
 
     @classmethod
     def from_pretrained(
@@ -71,15 +70,20 @@ class MultiLoRAT:
         """
         if not isinstance(adapter, Adapter):
             adapter = read_adapter(adapter, self.base.shape, max_rank=self.max_rank)
-        slot = self.slots.load(adapter)
-        if adapter.head:
-            self._heads[slot] = LoadedHead(adapter.head, self._base_pooler(), self.device)
+        return self._with_head(self.slots.load(adapter))
+
+    def prepare(self, adapter: Adapter) -> Slot:
+        """A slot that takes no place among the loaded ones: for a trial. Let go of it when done."""
+        return self._with_head(self.slots.prepare(adapter))
+
+    def _with_head(self, slot: Slot) -> Slot:
+        if slot.adapter.head:
+            slot.head = LoadedHead(slot.adapter.head, self._base_pooler(), self.device)
         return slot
 
     def unload(self, slot: Slot) -> None:
         """Free a slot. Batches that already run finish with its adapter."""
         self.slots.unload(slot)
-        self._heads.pop(slot, None)
 
     def merge(self, slot: Slot) -> None:
         """Compute this slot's rows with merged weights: no cost per row, one more copy in memory."""
@@ -109,7 +113,7 @@ class MultiLoRAT:
         return [results[place] for place in np.argsort(order)]
 
     def _check(self, row: Row) -> LoadedHead | None:
-        """The head a row needs, None for an embedding. Taken first, so unloading cannot pull it away."""
+        """The head a row needs, None for an embedding."""
         longest = self._model.config.max_position_embeddings
         if not row.tokens.ids:
             raise InputError("a row has no tokens: give at least one token id")
@@ -119,9 +123,8 @@ class MultiLoRAT:
             return None
         if row.slot is None or row.task not in ("embedding", row.slot.adapter.task):
             raise NoHeadError(f"no head for {row.task}: choose an adapter that was trained for it")
-        head = self._heads.get(row.slot) if row.task != "embedding" else None
         row.slot.require_loaded()
-        return head
+        return row.slot.head if row.task != "embedding" else None
 
     def _encode(self, batch: PackedBatch, routing: Routing) -> Tensor:
         """(tokens, hidden): the last hidden states of a packed batch."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lorat.adapter import Adapter, LoRA
 from lorat.errors import NotLoadedError, SlotsFullError
+from lorat.heads import LoadedHead
 from lorat.layers import merged_weight
 from lorat.targets import Site
 
@@ -72,6 +73,7 @@ class Slot:
         self.index = index
         self.adapter = adapter
         self.deltas = deltas
+        self.head: LoadedHead | None = None  # filled by MultiLoRAT, which knows the base's pooler
         self.merged: Mapping[tuple[int, str], Tensor] = {}
         self.loaded = True
 
@@ -108,10 +110,14 @@ class Slots:
                 raise SlotsFullError(f"all {self.capacity} slots hold an adapter: unload one, or ask for more slots")
             index = self._free.pop()
         try:
-            return Slot(index, adapter, self._deltas(adapter))
+            return self.prepare(adapter, index)
         except BaseException:
             self._give_back(index)
             raise
+
+    def prepare(self, adapter: Adapter, index: int = 0) -> Slot:
+        """A slot that stands in no table: for a trial, before an adapter is let in."""
+        return Slot(index, adapter, self._deltas(adapter))
 
     def unload(self, slot: Slot) -> None:
         """Free a slot. Batches that already hold it finish with it. Raises NotLoadedError the second time."""

@@ -1,0 +1,52 @@
+"""Probes catch a wrong base and changed files before the first answer."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lorat import MultiLoRAT
+from lorat.errors import ProbeError
+from lorat.probes import make_probes, verify_probes
+from tests.oracle import make_peft
+
+TEXTS = ["What is LoRA?", "one frozen base and many adapters"]
+KINDS = [{}, {"task": "SEQ_CLS", "num_labels": 3}, {"task": "TOKEN_CLS", "num_labels": 5}]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_answers_its_probes_in_every_dtype(kind, tiny, tiny_path, tmp_path):
+    slot = tiny.load(make_peft(tiny_path, tmp_path / "a", r=4, **kind).directory)
+    adapter = replace(slot.adapter, probes=make_probes(tiny, slot, TEXTS))
+    for dtype in ("float32", "bfloat16", "float16"):
+        model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", dtype=dtype, slots=1)
+        verify_probes(model, adapter)
+        assert model.slots.free == 1
+
+
+def test_probes_are_what_peft_answers(tiny, tiny_path, tmp_path):
+    made = make_peft(tiny_path, tmp_path / "a", r=4)
+    for probe, expected in zip(make_probes(tiny, tiny.load(made.directory), TEXTS), made.answers(TEXTS), strict=True):
+        assert (torch.tensor(probe.expected) - expected).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_base_and_other_weights_are_caught(kind, tiny, tiny_path, tmp_path):
+    slot = tiny.load(make_peft(tiny_path, tmp_path / "a", r=4, **kind).directory)
+    other = tiny.load(make_peft(tiny_path, tmp_path / "b", r=4, seed=1, size=0.5, **kind).directory)
+    changed = replace(other.adapter, probes=make_probes(tiny, slot, TEXTS))
+    with pytest.raises(ProbeError, match="not the one it was trained on"):
+        verify_probes(tiny, changed)
+    with torch.no_grad():
+        wrong = MultiLoRAT.from_pretrained(tiny_path, device="cpu")
+        for parameter in wrong._model.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    with pytest.raises(ProbeError):
+        verify_probes(wrong, replace(slot.adapter, probes=make_probes(tiny, slot, TEXTS)))
+
+
+def test_a_probe_of_another_width_is_named(tiny, tiny_path, tmp_path):
+    slot = tiny.load(make_peft(tiny_path, tmp_path / "a", r=4).directory)
+    [probe] = make_probes(tiny, slot, TEXTS[:1])
+    with pytest.raises(ProbeError, match="expects 3 values"):
+        verify_probes(tiny, replace(slot.adapter, probes=(replace(probe, expected=probe.expected[:3]),)))
