@@ -20,7 +20,7 @@ check: .venv/test             ## lint, format, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-prove: .venv/test             ## the longer proofs; their last results are in docs/proofs.md
+prove: .venv/test             ## the longer proofs; their last results are in docs/proofs
 	$(BIN)/python -m pytest -m prove --override-ini=addopts="-q -s --strict-markers --import-mode=importlib"
 
 .venv/serve: pyproject.toml constraints.txt requirements-base.txt

@@ -4,7 +4,11 @@ They are kept in `lorat.json` and asked again when the adapter is loaded: on a w
 engine, the answers differ, and the adapter is refused before its first real one.
 """
 
+import json
+import re
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +16,9 @@ from torch.nn import functional as F
 
 from lorat.adapter import Adapter, Probe
 from lorat.errors import ProbeError
+from lorat.files.adapter_file import read_adapter
+from lorat.files.facts import FACTS
+from lorat.files.json_file import read_json
 from lorat.multi import MultiLoRAT, Row
 from lorat.slots import Slot
 
@@ -25,6 +32,16 @@ def make_probes(model: MultiLoRAT, slot: Slot, texts: Sequence[str]) -> tuple[Pr
     return tuple(
         Probe(text, tuple(round(value, 6) for value in row.tolist())) for text, row in zip(texts, rows, strict=True)
     )
+
+
+def write_probes(directory: Path, model: MultiLoRAT, texts: Sequence[str]) -> None:
+    """Ask the adapter in a directory, and add what it says to its `lorat.json`."""
+    slot = model.prepare(read_adapter(directory, model.base.shape, max_rank=model.max_rank))
+    facts = read_json(directory / FACTS, dict)
+    facts["probes"] = [asdict(probe) for probe in make_probes(model, slot, texts)]
+    text = json.dumps(facts, indent=2, ensure_ascii=False)
+    flat = re.sub(r"(?<=[\[,])\s+(?=-?\d)|(?<=\d)\s+(?=\])", "", text)  # a vector on one line
+    (directory / FACTS).write_text(flat + "\n", encoding="utf-8")
 
 
 def verify_probes(model: MultiLoRAT, adapter: Adapter) -> None:

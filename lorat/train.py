@@ -24,11 +24,14 @@ import lorat.training.report as report
 from lorat.base import load_base, locate_base
 from lorat.errors import ConfigError, LoratError
 from lorat.multi import MultiLoRAT
+from lorat.probes import write_probes
 from lorat.slots import Slot
 from lorat.training.data import Rows, TrainingData, read_training_data
 from lorat.training.loops import train_classifier, train_similar
 from lorat.training.plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan, parse_plan
 
+PROBES = 2
+"""Texts whose answers go into `lorat.json`, to be asked again when the adapter is loaded."""
 _NEEDED = ("accelerate", "datasets", "sentence_transformers", "sklearn")
 
 
@@ -63,7 +66,9 @@ def train(plan: Plan) -> dict[str, report.Scores]:
         model = run(plan, data, directory, base, scratch)
     kind = "text-classification" if plan.task == "classify" else "feature-extraction"
     model.save(plan.out, description=plan.description, tags=[kind], base_name=plan.base_name)
-    scores = _measure(plan, data, MultiLoRAT(base, slots=1))
+    server = MultiLoRAT(base, slots=1)
+    write_probes(plan.out, server, data.dev.texts[:PROBES])
+    scores = _measure(plan, data, server)
     _card(plan, data, scores, kind).write(plan.out)
     return scores
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from lorat.adapter import Adapter, Head, Linear, LoRA, Task
 from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
 from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
-from lorat.files.facts import FACTS, read_facts
+from lorat.files.facts import FACTS, probes_of, read_facts
 from lorat.files.json_file import read_json
 from lorat.files.peft_config import PeftConfig, parse_peft_config
 from lorat.files.recipe_file import read_recipe
@@ -63,6 +63,7 @@ def read_adapter(directory: str | Path, base: BaseShape, *, max_rank: int = MAX_
         base_id=facts.get("base_id"),
         description=facts.get("description"),
         tags=tuple(facts.get("tags", ())),
+        probes=probes_of(facts),
     )
 
 

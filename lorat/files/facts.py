@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from lorat.adapter import TASKS
+from lorat.adapter import TASKS, Probe
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
 from lorat.files.json_file import read_json
 
 FACTS = "lorat.json"
 FORMAT = 1
-_FIELDS = {"format", "task", "labels", "multi_label", "base_id", "description", "tags", "mode"}
+_FIELDS = {"format", "task", "labels", "multi_label", "base_id", "description", "tags", "mode", "probes"}
+_MAX_PROBES = 16
 
 
 def read_facts(directory: Path) -> dict[str, Any]:
@@ -44,9 +45,28 @@ def read_facts(directory: Path) -> dict[str, Any]:
         raise UnsupportedAdapterError(
             f"lorat.json: format {facts['format']!r} is not {FORMAT}: a newer LoRAT wrote it?"
         )
+    _check_fact(facts, "probes", f"at most {_MAX_PROBES} objects of a text and expected numbers", _is_probes)
     for name in ("labels", "tags"):
         _check_fact(facts, name, "a list of texts", _is_texts)
     return {name: value for name, value in facts.items() if value is not None}
+
+
+def probes_of(facts: Mapping[str, Any]) -> tuple[Probe, ...]:
+    """Its probes, as `read_facts` has checked them."""
+    return tuple(Probe(probe["text"], tuple(map(float, probe["expected"]))) for probe in facts.get("probes", ()))
+
+
+def _is_probes(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= _MAX_PROBES and all(map(_is_probe, value))
+
+
+def _is_probe(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != {"text", "expected"} or not isinstance(value["text"], str):
+        return False
+    numbers = value["expected"]
+    return isinstance(numbers, list) and all(
+        isinstance(number, float | int) and not isinstance(number, bool) and abs(number) < 1e9 for number in numbers
+    )
 
 
 def _is_texts(value: Any) -> bool:

@@ -1,13 +1,15 @@
 """Probes catch a wrong base and changed files before the first answer."""
 
+import json
 from dataclasses import replace
 
 import pytest
 import torch
+from transformers import BertModel
 
-from lorat import MultiLoRAT
-from lorat.errors import ProbeError
-from lorat.probes import make_probes, verify_probes
+from lorat import LoRAT, MultiLoRAT, read_adapter
+from lorat.errors import AdapterFileError, ProbeError
+from lorat.probes import make_probes, verify_probes, write_probes
 from tests.oracle import make_peft
 
 TEXTS = ["What is LoRA?", "one frozen base and many adapters"]
@@ -50,3 +52,24 @@ def test_a_probe_of_another_width_is_named(tiny, tiny_path, tmp_path):
     [probe] = make_probes(tiny, slot, TEXTS[:1])
     with pytest.raises(ProbeError, match="expects 3 values"):
         verify_probes(tiny, replace(slot.adapter, probes=(replace(probe, expected=probe.expected[:3]),)))
+
+
+def test_probes_are_kept_beside_the_weights(tiny, tiny_path, tmp_path):
+    LoRAT(BertModel.from_pretrained(tiny_path), rank=2).save(tmp_path)
+    write_probes(tmp_path, tiny, TEXTS)
+    adapter = read_adapter(tmp_path, tiny.base.shape)
+    assert [probe.text for probe in adapter.probes] == TEXTS
+    verify_probes(tiny, adapter)
+
+
+@pytest.mark.parametrize(
+    "probes",
+    ["x", [1], [{"text": "a"}], [{"text": 1, "expected": []}], [{"text": "a", "expected": ["b"]}],
+     [{"text": "a", "expected": [True]}], [{"text": "a", "expected": [1e12]}], [{"text": "a", "expected": []}] * 17],
+)  # fmt: skip
+def test_probes_of_another_form_are_refused(probes, tiny, tiny_path, tmp_path):
+    LoRAT(BertModel.from_pretrained(tiny_path), rank=2).save(tmp_path)
+    facts = json.loads((tmp_path / "lorat.json").read_text())
+    (tmp_path / "lorat.json").write_text(json.dumps(facts | {"probes": probes}))
+    with pytest.raises(AdapterFileError, match="probes must be"):
+        read_adapter(tmp_path, tiny.base.shape)
