@@ -4,6 +4,7 @@ import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -15,19 +16,23 @@ from starlette.requests import ClientDisconnect
 
 from app.adapter_log import AdapterLog
 from app.answers import gone
+from app.changes import Changes
 from app.demo import import_demos
 from app.engine import Engine
 from app.errors import OverloadedError, status_of
+from app.follow import Follower
 from app.limits import BodyLimit
 from app.metrics import Measured, Metrics
 from app.registry import Registry
-from app.routes import adapters, health, inference
+from app.routes import adapters, health, inference, versions
 from app.service import Service
 from app.settings import Settings
 from app.store import Store
 from app.upload import UploadLimits
-from lorat import MultiLoRAT, __version__, load_base
+from app.usage import Usage
+from lorat import Adapter, MultiLoRAT, __version__, load_base, read_adapter
 from lorat.errors import LoratError
+from lorat.probes import verify_probes
 
 logger = logging.getLogger("lorat")
 _TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
@@ -42,7 +47,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.state.metrics = service.metrics if service else Metrics()
     app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen))
     app.add_middleware(Measured, metrics=app.state.metrics)
-    for module in (inference, adapters, health):
+    for module in (inference, adapters, versions, health):
         app.include_router(module.router)
     app.add_exception_handler(LoratError, _lorat_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
@@ -58,23 +63,29 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
     model = MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
     engine = Engine(model, settings.max_batch_tokens, metrics)
-    registry = Registry(
-        log,
-        base.shape,
-        max_rank=settings.max_rank,
-        limits=UploadLimits(max_bytes=settings.max_upload_bytes),
-        cache_bytes=settings.host_cache_bytes,
-        on_gone=engine.forget,
-    )
+    registry = Registry(log, partial(_check, model), engine, cache_bytes=settings.host_cache_bytes)
+    changes = Changes(registry, UploadLimits(max_bytes=settings.max_upload_bytes))
+    usage = Usage()
+    follower = Follower(registry, engine, usage, settings.follow_seconds)
     try:
         if settings.demo:
-            import_demos(registry)
+            import_demos(changes, log.catalog)
         for name in settings.preload:
-            registry.bind(name)
+            bound = registry.bind(name)
+            engine.preload(bound.version.digest, bound.content).result()
+        follower.start()
     except BaseException:
-        engine.close(timeout=0)
+        engine.close(timeout=5)  # a thread still inside torch when Python ends would abort the process
+        registry.close()
         raise
-    return Service(settings, model, registry, engine, metrics)
+    return Service(settings, model, registry, changes, follower, usage, engine, metrics)
+
+
+def _check(model: MultiLoRAT, directory: Path) -> Adapter:
+    """The adapter in a directory, when it fits the base and answers its probes as it did when it was saved."""
+    adapter = read_adapter(directory, model.base.shape, max_rank=model.max_rank)
+    verify_probes(model, adapter)
+    return adapter
 
 
 @asynccontextmanager
