@@ -23,6 +23,7 @@ class AdapterLog:
         """Read the store's whole log. Errors: `StoreError`."""
         self.store = store
         self.catalog = Catalog()
+        store.generation_of = self.catalog.generation
         self._sequence = 0
         self._lock = threading.Lock()
         self.refresh()

@@ -1,17 +1,19 @@
 """The adapters there are: a pure fold over the store's log.
 
-The log is a list of entries, `{"op": "upload", ...}` and `{"op": "delete", ...}`; a `Catalog` is what they add up
-to. Version numbers are not written anywhere: an upload's number is one more than the highest that was ever given
-under its name, so every reader of the same log derives the same numbers, and a delete never frees one.
+The log is a list of entries with an `"op"`: "upload", "delete", "settings" or "collect"; a `Catalog` is what they add
+up to. A rollback is an upload whose digest and record are an older version's. Version numbers are not written
+anywhere: an upload's number is one more than the highest that was ever given under its name, so every reader of the
+same log derives the same numbers, and a delete never frees one.
 
 One thread may apply entries while others read: each name's versions are one immutable tuple that is replaced whole.
 """
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from app.errors import (
@@ -25,6 +27,9 @@ from app.errors import (
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 RESERVED = frozenset({"base"})
+
+DEFAULT_SETTINGS: Mapping[str, Any] = MappingProxyType({"pinned": False, "merge": "auto"})
+MERGES = frozenset({"auto", "always", "never"})
 
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _NEWER = "a newer LoRAT may have written it: use that version here, too"
@@ -71,29 +76,33 @@ class Catalog:
     def __init__(self) -> None:
         self._versions: dict[str, tuple[Version, ...]] = {}  # newest first, never an empty tuple
         self._highest: dict[str, int] = {}  # the highest number ever given under a name; deletes leave it
-        self._ever_used = False
+        self._settings: dict[str, Mapping[str, Any]] = {}  # of names that have versions and are not at the defaults
+        self._generations: dict[str, int] = {}  # of digests that were collected
+        self._ended: dict[str, str] = {}  # of digests that a version had and was deleted: when the last one was
 
     @staticmethod
     def check(entry: Mapping[str, Any]) -> None:
         """Raise `StoreError` for an entry that `apply` would not understand, without applying it."""
         op = entry.get("op")
-        if op not in ("upload", "delete"):
+        check = _CHECKS.get(op) if isinstance(op, str) else None
+        if check is None:
             raise StoreError(f"the store's log has an entry of the unknown kind {op!r}: {_NEWER}")
-        if not isinstance(entry.get("name"), str) or not isinstance(entry.get("created"), str):
+        named = isinstance(entry.get("name"), str) or op == "collect"
+        if not named or not isinstance(entry.get("created"), str):
             raise StoreError(f"a log entry ({op}) has no name or no time: the store is damaged")
-        if op == "delete":
-            _check_delete(entry)
-        else:
-            _check_upload(entry)
+        check(entry)
 
     def apply(self, entry: Mapping[str, Any]) -> None:
         """Apply one log entry. An entry that is not understood raises `StoreError` and changes nothing."""
         self.check(entry)
         if entry["op"] == "upload":
             self._upload(entry)
-        else:
-            self._delete(entry["name"], entry["version"])
-        self._ever_used = True
+        elif entry["op"] == "delete":
+            self._delete(entry["name"], entry["version"], entry["created"])
+        elif entry["op"] == "collect":
+            self._collect(entry["digests"])
+        elif entry["name"] in self._versions:  # otherwise it was deleted meanwhile, and its settings ended with it
+            self._settings[entry["name"]] = {**self.settings(entry["name"]), **entry["settings"]}
 
     def _upload(self, entry: Mapping[str, Any]) -> None:
         name = entry["name"]
@@ -102,12 +111,20 @@ class Catalog:
         self._highest[name] = number
         self._versions[name] = (new, *self._versions.get(name, ()))
 
-    def _delete(self, name: str, number: int | None) -> None:
-        left = tuple(v for v in self._versions.get(name, ()) if number is not None and v.version != number)
+    def _delete(self, name: str, number: int | None, when: str) -> None:
+        before = self._versions.get(name, ())
+        left = tuple(v for v in before if number is not None and v.version != number)
+        self._ended.update({v.digest: when for v in before if v not in left})
         if left:
             self._versions[name] = left
         else:
             self._versions.pop(name, None)
+            self._settings.pop(name, None)
+
+    def _collect(self, digests: Sequence[str]) -> None:
+        for digest in digests:
+            self._generations[digest] = self.generation(digest) + 1
+            self._ended.pop(digest, None)
 
     def find(self, reference: str) -> Version | None:
         """The version that `x` (its newest) or `x@2` names, or None; cheap also where there is none."""
@@ -154,14 +171,29 @@ class Catalog:
         """Every version of a name, newest first; empty where there is none."""
         return [*self._versions.get(name, ())]
 
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """What was last set for a name: `pinned` (bool) and `merge` ("auto", "always" or "never").
+
+        The defaults where nothing was set; they return when the name is deleted.
+        """
+        return self._settings.get(name, DEFAULT_SETTINGS)
+
     def digests(self) -> set[str]:
         """The digest of every version of every name: the content that is still needed."""
         return {v.digest for versions in self._versions.copy().values() for v in versions}
 
+    def generation(self, digest: str) -> int:
+        """How often this content was given up for deletion: where it is kept depends on it (app/gc.py says why)."""
+        return self._generations.get(digest, 0)
+
+    def ended(self, digest: str) -> str | None:
+        """When the last version with this content was deleted (`created` of that entry); None where none was."""
+        return self._ended.get(digest)
+
     @property
     def ever_used(self) -> bool:
-        """Whether any entry was ever applied, deletes included."""
-        return self._ever_used
+        """Whether there was ever an upload, deleted or not."""
+        return bool(self._highest)
 
     def __len__(self) -> int:
         return len(self._versions)
@@ -185,6 +217,24 @@ def _check_delete(entry: Mapping[str, Any]) -> None:
     # A missing version must not read as "every version".
     if "version" not in entry or type(entry["version"]) not in (int, type(None)):
         raise StoreError(f"a log entry (delete of {entry['name']!r}) does not say which version: the store is damaged")
+
+
+def _check_settings(entry: Mapping[str, Any]) -> None:
+    settings = entry.get("settings")
+    if not isinstance(settings, Mapping):
+        raise StoreError(f"a log entry (settings of {entry['name']!r}) has no settings: the store is damaged")
+    known = type(settings.get("pinned", False)) is bool and settings.get("merge", "auto") in MERGES
+    if not known or not settings.keys() <= DEFAULT_SETTINGS.keys():
+        raise StoreError(f"the settings of {entry['name']!r} in the store's log are not known here: {_NEWER}")
+
+
+def _check_collect(entry: Mapping[str, Any]) -> None:
+    digests = entry.get("digests")
+    if not isinstance(digests, Sequence) or not all(isinstance(d, str) and DIGEST.fullmatch(d) for d in digests):
+        raise StoreError("a log entry (collect) does not say which contents: the store is damaged")
+
+
+_CHECKS = {"upload": _check_upload, "delete": _check_delete, "settings": _check_settings, "collect": _check_collect}
 
 
 def check_preconditions(

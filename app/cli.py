@@ -1,15 +1,17 @@
-"""`lorat serve | push | list | delete`."""
+"""`lorat serve | check | push | list | versions | rollback | delete | gc`."""
 
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from app.client import Client
+from app.client import Client, files_of
 from app.settings import Settings
 from lorat.errors import LoratError
 
@@ -37,8 +39,24 @@ def _parser() -> argparse.ArgumentParser:
     push.add_argument("--replace", action="store_true", help="make it the newest version of a name that exists")
     push.add_argument("--dry-run", action="store_true", help="check and report, store nothing")
     _remote(commands.add_parser("list", help="list the adapters of a server"), _list)
+    versions = _remote(commands.add_parser("versions", help="list the versions of an adapter, newest first"), _versions)
+    versions.add_argument("name")
+    rollback = _remote(commands.add_parser("rollback", help="make an old version the newest again"), _rollback)
+    rollback.add_argument("name")
+    rollback.add_argument("version", type=int)
     delete = _remote(commands.add_parser("delete", help="delete an adapter"), _delete)
     delete.add_argument("name", help="NAME, or NAME@VERSION for one version")
+    check = commands.add_parser("check", help="say what an upload would say, without a server")
+    check.add_argument("directory", type=Path, help="an adapter's directory, or a .zip, .tar or .tar.gz of it")
+    check.add_argument("--base", help="base model it is to run on (LORAT_BASE; default: the embedded MiniLM)")
+    check.set_defaults(run=_check)
+    collect = commands.add_parser("gc", help="remove contents from a store that no version means any more")
+    collect.add_argument("--store", help="directory or URL (LORAT_STORE)")
+    collect.add_argument(
+        "--keep", type=int, help="end all but so many newest versions of each name (LORAT_KEEP_VERSIONS)"
+    )
+    collect.add_argument("--older-than-hours", type=float, default=24.0, help="spare younger contents (default 24)")
+    collect.set_defaults(run=_gc)
     return parser
 
 
@@ -91,13 +109,42 @@ def _prepare_process() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+def _check(options: argparse.Namespace) -> None:
+    _require(options.directory)
+    settings = read_settings(**({"base": options.base} if options.base else {}))
+    _prepare_process()
+    from app.changes import inspect
+    from app.main import check_adapter, load_model, upload_limits
+
+    received = files_of(options.directory)
+    model = load_model(settings)
+    with tempfile.TemporaryDirectory(prefix="lorat-") as directory:
+        found = inspect(received, Path(directory) / "files", upload_limits(settings), partial(check_adapter, model))
+    _report(options.directory, "would be accepted", {**found.record, "ignored": found.files.ignored})
+
+
+def _require(directory: Path) -> None:
+    if not directory.exists():
+        raise SettingsError(f"{directory} does not exist: name an adapter's directory")
+
+
 def _push(options: argparse.Namespace) -> None:
-    if not options.directory.exists():
-        raise SettingsError(f"{options.directory} does not exist: name an adapter's directory")
+    _require(options.directory)
     with Client(options.url, options.key) as client:
         record = client.push(options.directory, options.name, replace=options.replace, dry_run=options.dry_run)
     done = "would be accepted" if options.dry_run else f"is served as {record['name']}@{record['version']}"
-    print(f"{options.directory} {done}: {_summary(record)}")
+    _report(options.directory, done, record)
+
+
+def _report(directory: Path, done: str, record: dict[str, Any]) -> None:
+    """What was matched, and what was left out."""
+    layers = ", ".join(map(str, record["layers"]))
+    print(f"{directory} {done}: {_summary(record)}")
+    print(f"  layers {layers}; {record['parameters']:,} parameters; base {record['base_match']}")
+    if record["labels"]:
+        print(f"  labels {', '.join(record['labels'])}")
+    if record.get("ignored"):
+        print(f"  left out {', '.join(record['ignored'])}")
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -110,6 +157,33 @@ def _summary(record: dict[str, Any]) -> str:
     labels = f", {len(record['labels'])} labels" if record["labels"] else ""
     return (
         f"{record['task']}{labels}, rank {record['rank']} on {', '.join(record['targets'])}, {record['bytes']:,} bytes"
+    )
+
+
+def _versions(options: argparse.Namespace) -> None:
+    with Client(options.url, options.key) as client:
+        for record in client.versions(options.name):
+            print(f"{record['name']}@{record['version']}\t{record['created']}\t{_summary(record)}")
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    with Client(options.url, options.key) as client:
+        record = client.rollback(options.name, options.version)
+    print(f"{options.name}@{options.version} is served as {record['name']}@{record['version']}")
+
+
+def _gc(options: argparse.Namespace) -> None:
+    from app.adapter_log import AdapterLog
+    from app.gc import collect
+    from app.store import Store
+
+    settings = read_settings(**({"store": options.store} if options.store else {}))
+    keep = settings.keep_versions if options.keep is None else options.keep
+    log = AdapterLog(Store.open(settings.store))
+    done = collect(log, older_than_seconds=options.older_than_hours * 3600, keep_versions=keep)
+    print(
+        f"{settings.store}: {done.versions_ended} versions ended, "
+        f"{done.contents_removed} contents removed, {done.bytes_freed:,} bytes freed"
     )
 
 

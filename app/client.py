@@ -16,6 +16,10 @@ class ServerError(LoratError):
     """The server could not be reached, or said no."""
 
 
+class FilesError(LoratError):
+    """There is nothing to send."""
+
+
 class Client:
     """A LoRAT server's `/adapters`."""
 
@@ -31,15 +35,8 @@ class Client:
 
     def push(self, directory: Path, name: str, *, replace: bool = False, dry_run: bool = False) -> dict[str, Any]:
         """Upload an adapter's directory (or one archive of it). Returns its record."""
-        paths = [directory] if directory.is_file() else [path for path in directory.rglob("*") if path.is_file()]
-        if not paths:
-            raise ServerError(f"{directory} holds no files: name an adapter's directory")
-        root = directory.parent if directory.is_file() else directory
         with ExitStack() as stack:
-            files = [
-                ("files", (path.relative_to(root).as_posix(), stack.enter_context(path.open("rb"))))
-                for path in sorted(paths)
-            ]
+            files = [("files", (sent, stack.enter_context(path.open("rb")))) for sent, path in files_of(directory)]
             params = {"replace": replace, "dry_run": dry_run}
             return self._call("POST", "/adapters", params=params, data={"name": name}, files=files)
 
@@ -53,6 +50,15 @@ class Client:
             if not after:
                 return
 
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        """The record of every version of a name, newest first."""
+        found: list[dict[str, Any]] = self._call("GET", f"/adapters/{name}/versions")["versions"]
+        return found
+
+    def rollback(self, name: str, version: int) -> dict[str, Any]:
+        """Make an old version's content the newest again. Returns the record of what the name now means."""
+        return self._call("POST", f"/adapters/{name}/rollback", json={"version": version})
+
     def delete(self, reference: str) -> None:
         """Delete a name, or one version of it (`name@2`)."""
         self._call("DELETE", f"/adapters/{reference}")
@@ -65,6 +71,15 @@ class Client:
         if response.is_success:
             return response.json() if response.content else {}
         raise ServerError(f"{response.status_code}: {_message(response)}")
+
+
+def files_of(directory: Path) -> list[tuple[str, Path]]:
+    """What an upload of a directory (or of one archive) sends: names and files. Raises FilesError for none."""
+    paths = [directory] if directory.is_file() else [path for path in directory.rglob("*") if path.is_file()]
+    if not paths:
+        raise FilesError(f"{directory} holds no files: name an adapter's directory")
+    root = directory.parent if directory.is_file() else directory
+    return [(path.relative_to(root).as_posix(), path) for path in sorted(paths)]
 
 
 def _message(response: httpx.Response) -> str:

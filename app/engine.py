@@ -4,8 +4,8 @@ import logging
 import math
 import threading
 import time
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +63,7 @@ class Engine:
         self._model = model
         self._residency = Residency(model)
         self._queue: Queue[Job] = Queue(max_batch_tokens, model.slots.capacity)
-        self._forgotten: list[str] = []
+        self._orders: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._wake = threading.Condition()
         self._open = True
         self._busy_since: float | None = None
@@ -82,9 +82,34 @@ class Engine:
 
     def forget(self, digest: str) -> None:
         """Free the slot of an adapter that is no longer served."""
+        self._order(lambda: self._residency.forget(digest))
+
+    def prefer(self, pinned: Set[str], merged: Set[str]) -> None:
+        """Which adapters give way last, and which compute with merged weights, by digest; until called again."""
+        self._order(lambda: self._residency.prefer(pinned, merged))
+
+    def preload(self, digest: str, content: Adapter) -> "Future[None]":
+        """Put an adapter into a slot before anyone asks for it; one that is pinned does not give way to it."""
+        return self._order(lambda: self._residency.preload(digest, content))
+
+    def _order(self, work: Callable[[], object]) -> "Future[None]":
+        done: Future[None] = Future()
         with self._wake:
-            self._forgotten.append(digest)
+            self._orders.append((work, done))
             self._wake.notify()
+        return done
+
+    def content(self, digest: str) -> Adapter | None:
+        """The content of a slot, if one holds it."""
+        return self._residency.content(digest)
+
+    def digests(self) -> list[str]:
+        """What the slots hold."""
+        return self._residency.digests()
+
+    def merged(self, digest: str) -> bool:
+        """Whether an adapter is in a slot with merged weights."""
+        return self._residency.is_merged(digest)
 
     @property
     def waiting(self) -> int:
@@ -130,16 +155,19 @@ class Engine:
 
     def _next(self) -> list[Job] | None:
         """The next batch, once there is one; None when the engine is closed and nothing waits."""
-        with self._wake:
-            while True:
-                while self._forgotten:
-                    self._residency.forget(self._forgotten.pop())
+        while True:
+            with self._wake:
+                order = self._orders.popleft() if self._orders else None
                 batch = self._queue.take(lambda job: job.future.set_running_or_notify_cancel())
-                if batch:
-                    return batch
-                if not self._open:
-                    return None
-                self._wake.wait()
+                if not (order or batch):
+                    if not self._open:
+                        return None
+                    self._wake.wait()
+                    continue
+            if order:  # one between two batches: loading many pins must not hold requests up
+                _obey(*order)
+            if batch:
+                return batch
 
     def _run(self, batch: list[Job]) -> list[Array]:
         slots = self._residency.hold({job.digest: job.content for job in batch if job.digest and job.content})
@@ -165,6 +193,16 @@ class Engine:
             "forward: %d inputs, %d tokens, %d adapters, %s, %.1f ms",
             len(batch), tokens, len(adapters), dict(tasks), seconds * 1000,
         )  # fmt: skip
+
+
+def _obey(work: Callable[[], object], done: "Future[None]") -> None:
+    try:
+        work()
+    except Exception as error:
+        logger.exception("an order to the engine failed")
+        done.set_exception(error)
+    else:
+        done.set_result(None)
 
 
 def _fail(jobs: Sequence[Job], error: Exception) -> None:

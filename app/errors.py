@@ -44,6 +44,10 @@ class StoreError(LoratError):
     """The adapter store cannot be read, written or trusted."""
 
 
+class DamagedError(StoreError):
+    """An adapter version whose content is missing, corrupt, or no longer passes the check."""
+
+
 class OverloadedError(LoratError):
     """The queue is full. `retry_after` is in whole seconds."""
 

@@ -60,11 +60,10 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
 def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the store, load the base and the declared adapters, start the engine."""
     log = AdapterLog(Store.open(settings.store))
-    base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
-    model = MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
+    model = load_model(settings)
     engine = Engine(model, settings.max_batch_tokens, metrics)
-    registry = Registry(log, partial(_check, model), engine, cache_bytes=settings.host_cache_bytes)
-    changes = Changes(registry, UploadLimits(max_bytes=settings.max_upload_bytes))
+    registry = Registry(log, partial(check_adapter, model), engine, cache_bytes=settings.host_cache_bytes)
+    changes = Changes(registry, upload_limits(settings), settings.keep_versions)
     usage = Usage()
     follower = Follower(registry, engine, usage, settings.follow_seconds)
     try:
@@ -81,7 +80,18 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     return Service(settings, model, registry, changes, follower, usage, engine, metrics)
 
 
-def _check(model: MultiLoRAT, directory: Path) -> Adapter:
+def load_model(settings: Settings) -> MultiLoRAT:
+    """The base with room for adapters. Raises BaseError, ConfigError."""
+    base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
+    return MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
+
+
+def upload_limits(settings: Settings) -> UploadLimits:
+    """What one upload may hold."""
+    return UploadLimits(max_bytes=settings.max_upload_bytes)
+
+
+def check_adapter(model: MultiLoRAT, directory: Path) -> Adapter:
     """The adapter in a directory, when it fits the base and answers its probes as it did when it was saved."""
     adapter = read_adapter(directory, model.base.shape, max_rank=model.max_rank)
     verify_probes(model, adapter)

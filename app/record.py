@@ -6,6 +6,7 @@ from typing import Any
 
 from app.catalog import Version
 from lorat import Adapter
+from lorat.adapter import Head
 
 
 def make_record(adapter: Adapter, directory: Path, files: Sequence[str]) -> dict[str, Any]:
@@ -18,6 +19,8 @@ def make_record(adapter: Adapter, directory: Path, files: Sequence[str]) -> dict
         "rank": adapter.rank,
         "alpha": adapter.alpha,
         "targets": list(adapter.targets),
+        "layers": sorted({site.layer for site in adapter.lora}),
+        "head": adapter.head and _head(adapter.head),
         "labels": list(adapter.head.labels) if adapter.head else None,
         "recipe": adapter.recipe.to_json() if adapter.recipe else None,
         "parameters": adapter.parameters,
@@ -25,7 +28,14 @@ def make_record(adapter: Adapter, directory: Path, files: Sequence[str]) -> dict
     }
 
 
-def show(version: Version) -> Mapping[str, Any]:
-    """A version's whole record."""
+def _head(head: Head) -> dict[str, Any]:
+    """`kind`: how its logits become scores."""
+    independent = head.multi_label or len(head.labels) == 1
+    return {"labels": len(head.labels), "kind": "sigmoid" if independent else "softmax"}
+
+
+def show(version: Version, settings: Mapping[str, Any], damage: str | None = None) -> dict[str, Any]:
+    """A version's whole record, with the settings of its name; `damaged` only where it cannot be served."""
     identity = {"name": version.name, "version": version.version, "digest": f"sha256:{version.digest}"}
-    return {**identity, **version.record, "created": version.created}
+    damaged = {"damaged": damage} if damage else {}
+    return {**identity, **version.record, "created": version.created, **settings, **damaged}

@@ -1,27 +1,30 @@
 """Adapters by name: name → version → content, bound once per request.
 
-The store's log says which version a name means; contents are read from the store once and kept in a host
-cache, least recently used out first. Everything here is synchronous and safe to call from any thread.
+The store's log says which version a name means; contents are read from the store once and kept in the host
+cache. Everything here is safe to call from any thread.
 """
 
-import shutil
+import logging
 import tempfile
-import threading
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Protocol
+
+from obstore.exceptions import BaseError
 
 from app.adapter_log import AdapterLog
-from app.catalog import Catalog, Version, check_name, check_preconditions
-from app.content import digest_of, pack
-from app.errors import UnknownAdapterError
-from app.record import make_record
-from app.upload import UploadLimits, unpack
-from lorat import Adapter, read_adapter
-from lorat.targets import BaseShape
+from app.catalog import Catalog, Version
+from app.content import pack
+from app.errors import DamagedError, StoreError, UnknownAdapterError
+from app.host_cache import HostCache
+from app.record import show
+from lorat import Adapter
+from lorat.errors import AdapterError
+
+logger = logging.getLogger("lorat")
 
 
 @dataclass(frozen=True)
@@ -32,67 +35,44 @@ class Bound:
     content: Adapter
 
 
-@dataclass(frozen=True)
-class Conditions:
-    """What an upload says of the version that is there: HTTP's preconditions, and `?replace=true`."""
+class Device(Protocol):
+    """What holds contents in slots: the engine."""
 
-    if_match: str | None = None
-    if_none_match: str | None = None
-    replace: bool = False
+    def content(self, digest: str) -> Adapter | None:
+        """The content of a slot, if one holds it."""
 
+    def digests(self) -> list[str]:
+        """What the slots hold."""
 
-@dataclass(frozen=True)
-class Uploaded:
-    """What an upload came to: the version (None for a dry run), its record, whether it is new, files left out."""
-
-    version: Version | None
-    record: Mapping[str, Any]
-    new: bool
-    ignored: tuple[str, ...]
+    def forget(self, digest: str) -> None:
+        """Free the slot of a content that is no longer served."""
 
 
 class Registry:
     """The adapters of one store, checked against one base."""
 
-    def __init__(
-        self,
-        log: AdapterLog,
-        base: BaseShape,
-        *,
-        max_rank: int,
-        limits: UploadLimits,
-        cache_bytes: int,
-        on_gone: Callable[[str], None] = lambda digest: None,
-    ) -> None:
-        """`on_gone` is told the digest of content that no name means any more."""
+    def __init__(self, log: AdapterLog, check: Callable[[Path], Adapter], device: Device, *, cache_bytes: int) -> None:
+        """`check` reads an adapter's directory, or raises an AdapterError."""
         self.log = log
-        self._base = base
-        self._max_rank = max_rank
-        self._limits = limits
-        self._cache_bytes = cache_bytes
-        self._on_gone = on_gone
-        self._cache: OrderedDict[str, Adapter] = OrderedDict()
-        self._lock = threading.Lock()
-        self._loading: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.check = check
+        self.cache = HostCache(cache_bytes, self._read)
+        self.damaged: dict[str, str] = {}
+        """Why a content cannot be served, by its digest."""
+        self._device = device
 
     @property
     def catalog(self) -> Catalog:
         """What the log said last."""
         return self.log.catalog
 
-    def cached(self, reference: str) -> Bound | None:
-        """The adapter that `x` or `x@2` means, if its content is at hand: never blocks on the store."""
-        version = self.catalog.find(reference)
-        content = version and self._from_cache(version.digest)
-        return Bound(version, content) if version and content else None
-
     def bind(self, reference: str) -> Bound:
         """The adapter that `x` or `x@2` means, read from the store if need be.
 
-        Raises UnknownAdapterError, after one more look at the log; StoreError for damaged content.
+        Raises UnknownAdapterError, after one more look at the log; DamagedError, StoreError.
         """
         version = self.resolve(reference)
-        return Bound(version, self._content(version.digest))
+        with self.naming(version):
+            return Bound(version, self.at_hand(version) or self.load(version).result())
 
     def resolve(self, reference: str) -> Version:
         """The version that `x` or `x@2` means. Raises UnknownAdapterError, after one more look at the log."""
@@ -102,121 +82,96 @@ class Registry:
             self.log.refresh()
             return self.catalog.resolve(reference)
 
-    def _content(self, digest: str) -> Adapter:
-        """One thread reads an adapter that is not cached; the others wait for it."""
-        with self._loading[digest]:
-            content = self._from_cache(digest)
-            if content is None:
-                content = self._read(digest)
-                self._to_cache(digest, content)
-        self._loading.pop(digest, None)
-        return content
+    def at_hand(self, version: Version) -> Adapter | None:
+        """A version's content, if it is in a slot or in the host cache: never waits for the store."""
+        return self.cache.get(version.digest) or self._device.content(version.digest)
+
+    def load(self, version: Version) -> "Future[Adapter]":
+        """A version's content, read from the store once for all who ask. Wait for it inside `naming`."""
+        return self.cache.load(version.digest)
+
+    @contextmanager
+    def naming(self, version: Version) -> Iterator[None]:
+        """Turn what stops a version's content from being read into an error that names the version.
+
+        Raises DamagedError, or StoreError where the store does not answer.
+        """
+        try:
+            yield
+        except (StoreError, AdapterError) as error:
+            if _is_outage(error):
+                raise StoreError(f"adapter {version.reference!r} cannot be read now: {error}") from error
+            self._note_damage(version, str(error))
+            raise DamagedError(f"adapter {version.reference!r} is damaged: {error}") from error
+
+    def keep(self, digest: str, content: Adapter) -> None:
+        """Have a content at hand that was just checked and stored."""
+        self.damaged.pop(digest, None)
+        self.cache.put(digest, content)
+
+    def _note_damage(self, version: Version, reason: str) -> None:
+        if version.digest not in self.damaged:
+            logger.error("adapter %s is damaged and not served: %s", version.reference, reason)
+        self.damaged[version.digest] = reason
+
+    def audit(self) -> list[Version]:
+        """Note each version whose content is missing or cut short, from one listing of the store; the others."""
+        sizes = {(stored.digest, stored.generation): stored.size for stored in self.log.store.contents()}
+        whole = []
+        for newest in self.catalog.list(None, len(self.catalog)):
+            for version in self.catalog.versions(newest.name):
+                size = sizes.get((version.digest, self.catalog.generation(version.digest)))
+                if size is None:
+                    self._note_damage(version, f"content {version.digest} is missing: upload it again")
+                elif size < version.record.get("bytes", 0):  # packed, files are not compressed
+                    self._note_damage(version, f"content {version.digest} is cut short: upload it again")
+                else:
+                    whole.append(version)
+        return whole
+
+    def verify(self, version: Version) -> None:
+        """Read a version as if it were asked for, and let it go. Raises DamagedError, StoreError."""
+        with self.naming(version):
+            self._read(version.digest)
 
     def _read(self, digest: str) -> Adapter:
         with tempfile.TemporaryDirectory(prefix="lorat-") as directory:
             self.log.store.get_content(digest, Path(directory))
-            return self._check(Path(directory))
+            content = self.check(Path(directory))
+        self.damaged.pop(digest, None)
+        return content
 
-    def _check(self, directory: Path) -> Adapter:
-        return read_adapter(directory, self._base, max_rank=self._max_rank)
+    def show(self, version: Version) -> dict[str, Any]:
+        """A version's record, as `/adapters` answers it."""
+        return show(version, self.catalog.settings(version.name), self.damaged.get(version.digest))
 
-    def _from_cache(self, digest: str) -> Adapter | None:
-        with self._lock:
-            content = self._cache.get(digest)
-            if content is not None:
-                self._cache.move_to_end(digest)
-            return content
+    def export(self, version: Version) -> IO[bytes]:
+        """A version's content as an open .zip, verified; its file is gone once it is closed.
 
-    def _to_cache(self, digest: str, content: Adapter) -> None:
-        with self._lock:
-            self._cache[digest] = content
-            total = sum(_bytes(adapter) for adapter in self._cache.values())
-            while total > self._cache_bytes and len(self._cache) > 1:
-                total -= _bytes(self._cache.popitem(last=False)[1])
-
-    def upload(
-        self,
-        name: str,
-        received: Sequence[tuple[str, Path]],
-        conditions: Conditions = Conditions(),
-        *,
-        dry_run: bool = False,
-    ) -> Uploaded:
-        """Check an upload and make it the newest version of `name`.
-
-        received: (file name, file). When it returns, the version is durable; when it raises, nothing has
-        changed.
+        Raises DamagedError, StoreError.
         """
-        check_name(name)
-        directory = Path(tempfile.mkdtemp(prefix="lorat-"))
-        try:
-            files = unpack(received, directory / "files", self._limits)
-            content = self._check(files.directory)
-            digest = digest_of({path: files.directory / path for path in files.files})
-            record = make_record(content, files.directory, files.files)
-            if dry_run:
-                self._would_write(self.catalog, name, digest, conditions)
-                return Uploaded(None, record, False, files.ignored)
-            pack(files.directory, files.files, directory / "content.zip")
-            version, new = self._commit(name, digest, record, directory / "content.zip", conditions)
-        finally:
-            shutil.rmtree(directory)
-        self._to_cache(digest, content)
-        return Uploaded(version, version.record, new, files.ignored)
+        with tempfile.TemporaryDirectory(prefix="lorat-") as directory, self.naming(version):
+            files = self.log.store.get_content(version.digest, Path(directory) / "files")
+            paths = [path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()]
+            packed = Path(directory) / "content.zip"
+            pack(files, paths, packed)
+            return packed.open("rb")
 
-    def _would_write(self, catalog: Catalog, name: str, digest: str, conditions: Conditions) -> bool:
-        return check_preconditions(
-            catalog.newest(name),
-            digest,
-            if_match=conditions.if_match,
-            if_none_match=conditions.if_none_match,
-            replace=conditions.replace,
-        )
+    def sweep(self, named: Collection[str]) -> None:
+        """Let go of every content that is not `named` any more. Who is bound to one keeps it."""
+        for digest in set(self.cache.digests()) - set(named):
+            self.cache.drop(digest)
+        for digest in set(self._device.digests()) - set(named):
+            self._device.forget(digest)
+        for digest in set(self.damaged) - set(named):
+            self.damaged.pop(digest, None)
 
-    def _commit(
-        self, name: str, digest: str, record: dict[str, Any], content: Path, conditions: Conditions
-    ) -> tuple[Version, bool]:
-        """The version now in the log, and whether this upload made it: the append decides between racing ones."""
-        decided: Version | None = None
-
-        def decide(catalog: Catalog) -> dict[str, Any] | None:
-            nonlocal decided
-            if not self._would_write(catalog, name, digest, conditions):
-                decided = catalog.newest(name)
-                return None
-            self.log.store.put_content(digest, content)
-            decided = Version(name, catalog.next_version(name), digest, _now(), record)
-            return {"op": "upload", "name": name, "digest": digest, "created": decided.created, "record": record}
-
-        new = self.log.commit(decide) is not None
-        assert decided is not None
-        return decided, new
-
-    def delete(self, reference: str, if_match: str | None = None) -> None:
-        """End a name (`x`) or one version of it (`x@2`); requests already bound finish.
-
-        Raises UnknownAdapterError, PreconditionFailedError.
-        """
-        gone: set[str] = set()
-
-        def decide(catalog: Catalog) -> dict[str, Any]:
-            version = catalog.resolve(reference)
-            check_preconditions(version, "", if_match=if_match, if_none_match=None, replace=True)
-            whole = "@" not in reference
-            gone.update({v.digest for v in catalog.versions(version.name)} if whole else {version.digest})
-            number = None if whole else version.version
-            return {"op": "delete", "name": version.name, "version": number, "created": _now()}
-
-        self.log.commit(decide)
-        for digest in gone - self.catalog.digests():
-            with self._lock:
-                self._cache.pop(digest, None)
-            self._on_gone(digest)
+    def close(self) -> None:
+        """Begin no more readings."""
+        self.cache.close()
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _bytes(adapter: Adapter) -> int:
-    return sum(tensor.nbytes for tensor in adapter.tensors())
+def _is_outage(error: Exception) -> bool:
+    """Whether the store failed to answer, which says nothing about the content."""
+    cause = error.__cause__
+    return isinstance(cause, (BaseError, OSError)) and not isinstance(cause, FileNotFoundError)

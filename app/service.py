@@ -7,12 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from app.catalog import Version
+from app.changes import Changes
 from app.engine import Array, Engine, Job, Output
 from app.errors import EmptyInputError, InvalidRequestError, OverloadedError
+from app.follow import Follower
 from app.metrics import Metrics
 from app.registry import Bound, Registry
 from app.settings import Settings
-from lorat import MultiLoRAT, Recipe, Tokens, __version__
+from app.usage import Usage
+from lorat import Adapter, MultiLoRAT, Recipe, Tokens, __version__
 from lorat.adapter import Task
 from lorat.errors import NoHeadError
 from lorat.tokenizer import Direction, Text
@@ -46,10 +50,23 @@ class Answer:
 class Service:
     """Everything that answers a request, made once per process."""
 
-    def __init__(self, settings: Settings, model: MultiLoRAT, registry: Registry, engine: Engine, metrics: Metrics):
+    def __init__(
+        self,
+        settings: Settings,
+        model: MultiLoRAT,
+        registry: Registry,
+        changes: Changes,
+        follower: Follower,
+        usage: Usage,
+        engine: Engine,
+        metrics: Metrics,
+    ) -> None:
         self.settings = settings
         self.model = model
         self.registry = registry
+        self.changes = changes
+        self.follower = follower
+        self.usage = usage
         self.engine = engine
         self.metrics = metrics
         self.fingerprint = model.fingerprint()
@@ -95,7 +112,17 @@ class Service:
     async def _bind(self, reference: str | None) -> Bound | None:
         if reference is None or reference == "base":
             return None
-        return self.registry.cached(reference) or await asyncio.to_thread(self.registry.bind, reference)
+        registry = self.registry
+        version = registry.catalog.find(reference)
+        if version is None:
+            version = await asyncio.to_thread(registry.resolve, reference)
+        self.usage.note(version.reference)
+        with registry.naming(version):
+            return Bound(version, registry.at_hand(version) or await self._load(version))
+
+    async def _load(self, version: Version) -> Adapter:
+        loading = asyncio.wrap_future(self.registry.load(version))
+        return await asyncio.shield(loading)  # who leaves must not end the reading that others wait for
 
     async def _tokenize(
         self, task: Task, inputs: Sequence[Input], bound: Bound | None, options: Options
@@ -154,7 +181,9 @@ class Service:
     def close(self) -> None:
         """Answer what is queued, then stop."""
         self.ready = False
+        self.follower.close()
         self.engine.close(self.settings.graceful_seconds)
+        self.registry.close()
         self._tokenizing.shutdown()
 
 

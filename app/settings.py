@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     slots: Count = Field(64, description="adapters on the device at once")
     max_rank: Count = Field(256, description="largest rank of an adapter")
     host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")
+    follow_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
+        1.0, description="how often to look for what other processes changed in the store"
+    )
+    keep_versions: Count | None = Field(None, description="newest versions of a name that an upload leaves")
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")
     demo: bool = Field(True, description="import the demo adapters into a store that never held any")
     max_batch_tokens: Count = Field(4096, description="tokens in one forward pass")

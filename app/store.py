@@ -1,6 +1,7 @@
 """Adapter contents and the log of changes, behind one URL.
 
-    content/<digest>.zip       one adapter's kept files: stored, sorted, the same bytes on every machine
+    content/<digest>.zip       one adapter's kept files: stored, sorted, the same bytes on every machine;
+                               <digest>.1.zip when it was collected once and uploaded again, and so on (app/gc.py)
     log/<sequence>.json        one change each, from 1 on, twelve digits, created exclusively and never written again
 
 Creating the next log entry exclusively is the only lock: whoever creates it was first, and everyone else reads it and
@@ -17,9 +18,11 @@ import tempfile
 import time
 import uuid
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -36,6 +39,7 @@ __all__ = ["SequenceTakenError", "Store", "digest_of", "pack"]
 
 FORMAT = 1
 _TEMPORARY = re.compile(r".*#\d+")  # how obstore's local store names a file that it is still writing
+_CONTENT = re.compile(r"content/([0-9a-f]{64})(?:\.([1-9][0-9]*))?\.zip")
 _STALE_SECONDS = 3600
 _CHUNK_BYTES = 1 << 20
 _READERS = 8
@@ -46,6 +50,16 @@ class SequenceTakenError(StoreError):
     """Another process created this log entry first: read it and decide again."""
 
 
+@dataclass(frozen=True)
+class StoredContent:
+    """A content as it lies in the store: `size` in bytes, `modified` by the store's clock."""
+
+    digest: str
+    generation: int
+    size: int
+    modified: datetime
+
+
 class Store:
     """The objects behind one location. Safe to use from several threads and processes."""
 
@@ -53,6 +67,7 @@ class Store:
         self._objects = objects
         self._root = root  # of a local directory; None elsewhere
         self.location = location
+        self.generation_of: Callable[[str], int] = lambda digest: 0  # the AdapterLog that reads the log replaces it
 
     @classmethod
     def open(cls, location: str) -> "Store":
@@ -83,7 +98,8 @@ class Store:
         except AlreadyExistsError:
             return
         finally:
-            obstore.delete(self._objects, key)
+            with suppress(BaseError, OSError):  # a probe left behind harms nobody and is not what went wrong
+                obstore.delete(self._objects, key)
         raise StoreError(
             f"{self.location} ignores conditional writes (creating the same object twice succeeded), so two processes "
             "could overwrite each other's uploads: use a server that honours If-None-Match, or a local directory"
@@ -101,9 +117,11 @@ class Store:
     def put_content(self, digest: str, path: Path) -> None:
         """Keep a packed adapter under its digest, durably; nothing to do when it is there with the same size.
 
+        To be called by what decides on an upload, inside `AdapterLog.commit`: see app/gc.py.
+
         Raises `StoreError` when it cannot be written.
         """
-        key = _content_key(digest)
+        key = self._content_key(digest)
         with _naming(f"write the content {digest} to {self.location}"):
             if self._size(key) != path.stat().st_size:
                 obstore.put(self._objects, key, path)
@@ -133,13 +151,33 @@ class Store:
         return b"".join(self._content_chunks(digest))
 
     def _content_chunks(self, digest: str) -> Iterator[bytes]:
-        key = _content_key(digest)
+        key = self._content_key(digest)
         with _naming(f"read the content {digest} from {self.location}"):
             try:
                 found = obstore.get(self._objects, key)
             except FileNotFoundError as error:
                 raise StoreError(f"content {digest} is missing in {self.location}: upload it again") from error
             yield from map(bytes, found.stream(min_chunk_size=_CHUNK_BYTES))
+
+    def contents(self) -> Iterator[StoredContent]:
+        """Every content that is kept, also those that no version means any more. Errors: `StoreError`."""
+        with _naming(f"list the contents of {self.location}"):
+            for batch in obstore.list(self._objects, "content"):
+                for found in batch:
+                    match = _CONTENT.fullmatch(found["path"])
+                    if match:
+                        yield StoredContent(match[1], int(match[2] or 0), found["size"], found["last_modified"])
+
+    def remove_contents(self, contents: Iterable[StoredContent]) -> None:
+        """Delete them; one that is gone already is no error. Raises `StoreError` when they cannot be deleted."""
+
+        def remove(content: StoredContent) -> None:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._objects, _content_key(content.digest, content.generation))
+
+        with _naming(f"delete contents of {self.location}"), ThreadPoolExecutor(_READERS) as threads:
+            for _ in threads.map(remove, contents):
+                pass
 
     def append(self, after: int, entry: Mapping[str, Any]) -> int:
         """Create the log entry that follows the sequence `after`, durably; its sequence.
@@ -197,6 +235,9 @@ class Store:
             )
         return sequence, entry
 
+    def _content_key(self, digest: str) -> str:
+        return _content_key(digest, self.generation_of(digest))
+
     def _get(self, key: str) -> bytes | None:
         try:
             return bytes(obstore.get(self._objects, key).bytes())
@@ -215,10 +256,10 @@ class Store:
             _fsync((self._root / key).parent)
 
 
-def _content_key(digest: str) -> str:
+def _content_key(digest: str, generation: int) -> str:
     if DIGEST.fullmatch(digest) is None:
         raise StoreError(f"{digest[:80]!r} is not a digest: 64 characters of 0-9 and a-f")
-    return f"content/{digest}.zip"
+    return f"content/{digest}.{generation}.zip" if generation else f"content/{digest}.zip"
 
 
 def _log_key(sequence: int) -> str:

@@ -28,6 +28,7 @@ _ZIP_DIRECTORY_BYTES = 1 << 18  # the central directory of an archive of any ada
 _TAR_HEADER_BYTES = 1 << 13  # one member's headers, pax and long names included
 _TAR_OVERHEAD_BYTES = 1 << 20  # headers and padding of a whole tar
 _BLOCK_BYTES = 512
+_ZIP_HEADER_BYTES = 30  # before a member's name
 # What Python's modules raise on archives that are damaged or lie.
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -88,7 +89,8 @@ def members_of(received: Sequence[tuple[str, Path]], scratch: Path, limits: _Lim
                         tar = file if found[1].lower() == "tar" else _gunzip(file, plain, name, limits)
                         yield _tar_members(tar, name, limits)
         except _DAMAGE as error:
-            raise UploadError(f"{show(name)} is damaged, or not the archive its name says: {error}") from error
+            reason = str(error)[:200]  # `zipfile` quotes what it found instead of a name, 64 kB at most
+            raise UploadError(f"{show(name)} is damaged, or not the archive its name says: {reason}") from error
     else:
         _check_count(len(received), limits)
         yield [Member(name, path.stat().st_size, _reader(path)) for name, path in received]
@@ -105,7 +107,17 @@ def _reader(path: Path) -> Callable[[], Iterator[bytes]]:
 def _zip_members(archive: zipfile.ZipFile, limits: _Limits) -> list[Member]:
     infos = archive.infolist()
     _check_count(len(infos), limits)
+    _check_apart(infos, archive.start_dir)
     return [_zip_member(archive, info) for info in infos]
+
+
+def _check_apart(infos: Sequence[zipfile.ZipInfo], end: int) -> None:
+    """Members that share bytes are a bomb, or two readings of one archive; `zipfile` lets some of them pass."""
+    places = sorted(infos, key=lambda info: info.header_offset)
+    starts = [*(info.header_offset for info in places), end]
+    for info, after in zip(places, starts[1:], strict=True):
+        if info.header_offset + _ZIP_HEADER_BYTES + len(info.orig_filename) + info.compress_size > after:
+            raise UploadError(f"{show(info.orig_filename)} overlaps what comes after it in the zip: pack it again")
 
 
 def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:

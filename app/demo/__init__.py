@@ -3,24 +3,25 @@
 import logging
 from pathlib import Path
 
-from app.registry import Registry
+from app.catalog import Catalog
+from app.changes import Changes
 from lorat.errors import BaseMismatchError
 
 logger = logging.getLogger("lorat")
 DIRECTORY = Path(__file__).parent
 
 
-def import_demos(registry: Registry) -> None:
+def import_demos(changes: Changes, catalog: Catalog) -> None:
     """Upload the demo adapters into a store that never held anything: a deleted demo stays deleted.
 
     On another base than theirs they are left out.
     """
-    if registry.catalog.ever_used:
+    if catalog.ever_used:
         return
     for directory in sorted(path.parent for path in DIRECTORY.glob("*/adapter_config.json")):
         files = [(str(path.relative_to(directory)), path) for path in sorted(directory.rglob("*")) if path.is_file()]
         try:
-            registry.upload(directory.name, files)
+            changes.upload(directory.name, files)
         except BaseMismatchError:
             logger.info("the demo adapters are for the embedded base and were left out")
             return

@@ -6,21 +6,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.datastructures import FormData, UploadFile
 
 from app.auth import require_admin, require_inference
 from app.catalog import Version
+from app.changes import Conditions
 from app.errors import UploadError
-from app.record import show
-from app.registry import Conditions, Registry
+from app.registry import Registry
+from app.routes.versions import Match, etag
 from app.service import Service
 from lorat.adapter import Task
 
 router = APIRouter(tags=["adapters"], dependencies=[Depends(require_inference)])
-Match = Annotated[str | None, Header()]
 _UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -54,19 +54,20 @@ async def upload(
     if_none_match: Match = None,
 ) -> JSONResponse:
     """Check an adapter and serve it under a name: the files of its directory, or one archive of it."""
+    service: Service = request.app.state.service
     async with request.form(max_files=1000, max_fields=10) as form:
         name, files = _fields(form)
         received = await run_in_threadpool(_spool, files)
     conditions = Conditions(if_match, if_none_match, replace)
     try:
-        done = await run_in_threadpool(_registry(request).upload, name, received, conditions, dry_run=dry_run)
+        done = await run_in_threadpool(service.changes.upload, name, received, conditions, dry_run=dry_run)
     finally:
         await run_in_threadpool(_discard, received)
     ignored = {"ignored": list(done.ignored)} if done.ignored else {}
     if done.version is None:
         return JSONResponse({"name": name, "dry_run": True, **done.record, **ignored})
-    headers = {"Location": f"/adapters/{done.version.name}", **_etag(done.version)}
-    return JSONResponse({**show(done.version), **ignored}, 201 if done.new else 200, headers)
+    headers = {"Location": f"/adapters/{done.version.name}", **etag(done.version)}
+    return JSONResponse({**service.registry.show(done.version), **ignored}, 201 if done.new else 200, headers)
 
 
 def _fields(form: FormData) -> tuple[str, list[UploadFile]]:
@@ -114,7 +115,10 @@ async def listing(
         page = registry.catalog.list(page[-1].name, limit)
     more = len(chosen) > limit or bool(page)
     chosen = chosen[:limit]
-    return {"adapters": [show(version) for version in chosen], "next": chosen[-1].name if more and chosen else None}
+    return {
+        "adapters": [registry.show(version) for version in chosen],
+        "next": chosen[-1].name if more and chosen else None,
+    }
 
 
 def _wanted(version: Version, task: Task | None, tag: str | None) -> bool:
@@ -124,16 +128,14 @@ def _wanted(version: Version, task: Task | None, tag: str | None) -> bool:
 @router.get("/adapters/{reference}")
 async def record(request: Request, reference: str, response: Response) -> dict[str, Any]:
     """One adapter: `name` (its newest version) or `name@version`."""
-    version = await run_in_threadpool(_registry(request).resolve, reference)
-    response.headers.update(_etag(version))
-    return dict(show(version))
+    registry = _registry(request)
+    version = await run_in_threadpool(registry.resolve, reference)
+    response.headers.update(etag(version))
+    return registry.show(version)
 
 
 @router.delete("/adapters/{reference}", status_code=204, dependencies=[Depends(require_admin)])
 async def delete(request: Request, reference: str, if_match: Match = None) -> None:
     """End a name, or one version of it; requests already admitted finish."""
-    await run_in_threadpool(_registry(request).delete, reference, if_match)
-
-
-def _etag(version: Version) -> dict[str, str]:
-    return {"ETag": f'"{version.digest}"'}
+    service: Service = request.app.state.service
+    await run_in_threadpool(service.changes.delete, reference, if_match)

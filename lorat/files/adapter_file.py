@@ -20,8 +20,8 @@ from torch import Tensor
 from lorat.adapter import Adapter, Head, Linear, LoRA, Task
 from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
 from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
-from lorat.files.facts import FACTS, probes_of, read_facts
-from lorat.files.json_file import read_json
+from lorat.files.facts import FACTS, MAX_LABEL, probes_of, read_facts
+from lorat.files.json_file import read_json, short
 from lorat.files.peft_config import PeftConfig, parse_peft_config
 from lorat.files.recipe_file import read_recipe
 from lorat.targets import POOLER, BaseShape, Site
@@ -53,13 +53,15 @@ def read_adapter(directory: str | Path, base: BaseShape, *, max_rank: int = MAX_
     pooler_lora = lora.pop(POOLER, None)
     head = None if task == "embedding" else _read_head(weights, directory, facts, base, task, pooler_lora)
     weights.refuse_leftovers()
+    if head is None and facts.get("labels"):
+        raise AdapterFileError("lorat.json: labels are given, and the adapter has no classifier: leave them out")
     return Adapter(
         task=task,
         lora={Site.parse(module): matrices for module, matrices in lora.items()},
         rank=config.r,
         alpha=config.lora_alpha,
         head=head,
-        recipe=read_recipe(directory),
+        recipe=read_recipe(directory, base.hidden),
         base_id=facts.get("base_id"),
         description=facts.get("description"),
         tags=tuple(facts.get("tags", ())),
@@ -69,12 +71,14 @@ def read_adapter(directory: str | Path, base: BaseShape, *, max_rank: int = MAX_
 
 def _read_lora(weights: AdapterWeights, config: PeftConfig, base: BaseShape, max_rank: int) -> dict[str, LoRA]:
     prefix = "bert." if weights.wrapped else ""
+    if config.r > max_rank:  # also where rank_pattern says otherwise at each layer
+        raise AdapterFileError(f"adapter_config.json: rank {short(config.r)} is over the limit of {max_rank}")
     modules = [module for module in base.module_names() if config.adapts(prefix + module)]
     if config.target_modules == "all-linear" and not _saved_with_pooler(weights):
         modules = [module for module in modules if module != POOLER]
     if not modules:
         raise AdapterFileError(
-            f"adapter_config.json: target_modules={config.target_modules!r} matches no linear layer of the base"
+            f"adapter_config.json: target_modules={short(config.target_modules)} matches no linear layer of the base"
         )
     if POOLER in modules and f"{POOLER}.lora_A.weight" not in weights:
         modules.remove(POOLER)  # a token classifier of PEFT's is built without a pooler
@@ -90,7 +94,7 @@ def _take_lora(
 ) -> LoRA:
     rank = config.rank_of(prefix + module)
     if rank > max_rank:
-        raise AdapterFileError(f"adapter_config.json: rank {rank} at {module} is over the limit of {max_rank}")
+        raise AdapterFileError(f"adapter_config.json: rank {short(rank)} at {module} is over the limit of {max_rank}")
     width, height = (base.hidden,) * 2 if module == POOLER else base.linear_shape(Site.parse(module).target)
     return LoRA(
         a=weights.take(f"{module}.lora_A.weight", (rank, width)),
@@ -124,7 +128,9 @@ def _read_head(
             "train with modules_to_save=['classifier', 'pooler']"
         )
     model_config = _read_model_config(directory)
-    labels = facts.get("labels") or _labels_of(model_config) or [f"LABEL_{index}" for index in range(count)]
+    labels = facts["labels"] if "labels" in facts else _labels_of(model_config)
+    if labels is None:
+        labels = [f"LABEL_{index}" for index in range(count)]
     if len(labels) != count or len(set(labels)) != count:
         raise AdapterFileError(f"{len(labels)} labels are given and the classifier has {count}: name each once")
     multi_label = facts.get("multi_label", model_config.get("problem_type") == "multi_label_classification")
@@ -144,16 +150,22 @@ def _labels_of(model_config: Mapping[str, Any]) -> list[str] | None:
     names = model_config.get("id2label")
     if not names:
         return None
-    try:
-        return [str(names[key]) for key in sorted(names, key=int)]
-    except (TypeError, ValueError, AttributeError) as error:
-        raise AdapterFileError("config.json: id2label must map '0', '1', … to names") from error
+    if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
+        raise AdapterFileError("config.json: id2label must map '0', '1', … to names")
+    labels = [str(names[str(index)]) if _is_name(names[str(index)]) else "" for index in range(len(names))]
+    if not all(0 < len(label) <= MAX_LABEL for label in labels):
+        raise AdapterFileError(f"config.json: id2label must map numbers to names of at most {MAX_LABEL} characters")
+    return labels
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _task(config: PeftConfig, facts: Mapping[str, Any], weights: AdapterWeights) -> Task:
     if config.task_type not in _TASK_TYPES:
         raise UnsupportedAdapterError(
-            f"adapter_config.json: task_type={config.task_type!r}: use SEQ_CLS, TOKEN_CLS or FEATURE_EXTRACTION"
+            f"adapter_config.json: task_type={short(config.task_type)}: use SEQ_CLS, TOKEN_CLS or FEATURE_EXTRACTION"
         )
     declared, stated = facts.get("task"), _TASK_TYPES[config.task_type]
     if declared and stated and declared != stated:

@@ -9,10 +9,13 @@ from safetensors import safe_open as _safe_open
 from torch import Tensor
 
 from lorat.errors import AdapterFileError
+from lorat.files.json_file import short
+from lorat.files.safetensors_header import check_header
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 safe_open: Any = _safe_open
+_HEADS = ("classifier.", "score.")
 _DTYPES = {"F32", "F16", "BF16", "F64"}
 
 
@@ -23,30 +26,30 @@ class AdapterWeights:
     """
 
     def __init__(self, path: Path) -> None:
+        check_header(path, WEIGHTS)
         try:
             self._file = safe_open(path, framework="pt")
             keys: list[str] = list(self._file.keys())
-        except FileNotFoundError as error:
-            raise AdapterFileError(f"{WEIGHTS} is missing") from error
-        except (SafetensorError, OSError) as error:
-            raise AdapterFileError(f"{WEIGHTS} is not a whole safetensors file: {error}") from error
-        self.wrapped = any(key.startswith(PREFIX + "bert.") for key in keys)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise AdapterFileError(f"{WEIGHTS} is not a whole safetensors file: {str(error)[:300]}") from error
         self._left = {self._short(key): key for key in keys}
-        if len(self._left) != len(keys):
-            raise AdapterFileError(f"{WEIGHTS} names some tensors both with and without 'bert.'")
+        inside = [key for key in keys if not self._short(key).startswith(_HEADS)]
+        self.wrapped = any(key.startswith(PREFIX + "bert.") for key in inside)
+        if len(self._left) != len(keys) or not all(key.startswith(PREFIX + "bert.") == self.wrapped for key in inside):
+            raise AdapterFileError(f"{WEIGHTS} names some tensors with and some without 'bert.'")
 
     @staticmethod
     def _short(key: str) -> str:
         if not key.startswith(PREFIX):
-            raise AdapterFileError(f"{WEIGHTS} has the tensor {key!r}: names must begin with {PREFIX!r}")
+            raise AdapterFileError(f"{WEIGHTS} has the tensor {short(key, 200)}: names must begin with {PREFIX!r}")
         return key.removeprefix(PREFIX).removeprefix("bert.")
 
     def __contains__(self, name: str) -> bool:
         return name in self._left
 
     def shape(self, name: str) -> list[int]:
-        """Shape of a tensor as the header says it, without reading the tensor."""
-        return list(self._file.get_slice(self._left[name]).get_shape())
+        """Shape of a tensor as the header says it, without reading the tensor; one size at least."""
+        return list(self._file.get_slice(self._left[name]).get_shape()) or [0]
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The tensor, in float32, in memory of its own."""
@@ -58,7 +61,7 @@ class AdapterWeights:
             raise AdapterFileError(f"{WEIGHTS}: {key!r} is {header.get_dtype()}: use one of {sorted(_DTYPES)}")
         if tuple(header.get_shape()) != shape:
             raise AdapterFileError(
-                f"{WEIGHTS}: {key!r} has the shape {list(header.get_shape())}, the base needs {list(shape)}"
+                f"{WEIGHTS}: {key!r} has the shape {short(list(header.get_shape()))}, the base needs {list(shape)}"
             )
         tensor: Tensor = self._file.get_tensor(key).to(torch.float32, copy=True)
         if not torch.isfinite(tensor).all():
@@ -70,5 +73,6 @@ class AdapterWeights:
         if self._left:
             key = sorted(self._left.values())[0]
             raise AdapterFileError(
-                f"{WEIGHTS}: {key!r} fits no layer that adapter_config.json names ({len(self._left)} such tensors)"
+                f"{WEIGHTS}: {short(key, 200)} fits no layer that adapter_config.json names "
+                f"({len(self._left)} such tensors)"
             )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from lorat.config import scaling
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
+from lorat.files.json_file import short
 from lorat.files.patterns import Patterns
 
 # Fields whose value changes nothing in the forward pass of a loaded adapter.
@@ -71,7 +72,8 @@ class PeftConfig:
         for name, form in forms or [("", r".*?\.[^.]*\.(?P<index>\d+)\.")]:
             match = self.patterns.match(name, module, form)
             if match:
-                return int(match["index"]) in self.layers_to_transform
+                index = match["index"]  # a pattern may hold a group of this name as well
+                return index is not None and index.isdecimal() and int(index) in self.layers_to_transform
         return False
 
     def _first_fitting(self, by_pattern: Mapping[str, float], module: str, default: float) -> float:
@@ -118,35 +120,29 @@ def parse_peft_config(config: Mapping[str, Any]) -> PeftConfig:
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     if config.get("peft_type") != "LORA":
         raise UnsupportedAdapterError(
-            f"adapter_config.json: peft_type is {config.get('peft_type')!r}: only 'LORA' is served"
+            f"adapter_config.json: peft_type is {short(config.get('peft_type'))}: only 'LORA' is served"
         )
     for name, value in config.items():
         if name not in _INERT | _HONOURED and value not in (None, False, "", [], {}):
             raise UnsupportedAdapterError(
-                f"adapter_config.json: {name}={_short(value)} is not implemented: train without it"
+                f"adapter_config.json: {name[:80]}={short(value)} is not implemented: train without it"
             )
     start = config.get("init_lora_weights")
     if not any(start is known or (isinstance(start, str) and start == known) for known in _INITIALISATIONS):
         raise UnsupportedAdapterError(
-            f"adapter_config.json: init_lora_weights={_short(start)} rewrites the base: convert the adapter "
+            f"adapter_config.json: init_lora_weights={short(start)} rewrites the base: convert the adapter "
             "with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)"
         )
     if config.get("bias") not in (None, "none", "lora_only"):
         raise UnsupportedAdapterError(
-            f"adapter_config.json: bias={_short(config['bias'])} changes the base: use 'none' or 'lora_only'"
+            f"adapter_config.json: bias={short(config['bias'])} changes the base: use 'none' or 'lora_only'"
         )
-    saved = config.get("modules_to_save") or []
-    unknown = [name for name in saved if name not in _SAVED_WHOLE] if isinstance(saved, list) else []
+    unknown = [name for name in _Reader(config).names("modules_to_save") if name not in _SAVED_WHOLE]
     if unknown:
         raise UnsupportedAdapterError(
-            f"adapter_config.json: modules_to_save has {_short(unknown[0])}: only classifier, score and pooler "
+            f"adapter_config.json: modules_to_save has {short(unknown[0])}: only classifier, score and pooler "
             "may be saved whole"
         )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _is_rank(value: Any) -> bool:
@@ -171,7 +167,7 @@ class _Reader:
         value = self.config.get(name)
         if (value is None and not required) or fits(value):
             return value
-        raise AdapterFileError(f"adapter_config.json: {name} is {_short(value)}: it must be {kind}")
+        raise AdapterFileError(f"adapter_config.json: {name} is {short(value)}: it must be {kind}")
 
     def names(self, name: str) -> tuple[str, ...]:
         """A text or a list of texts, as a tuple."""
@@ -197,5 +193,5 @@ class _Reader:
     def mapping(self, name: str, fits: Callable[[Any], bool]) -> dict[str, Any]:
         value = self.config.get(name) or {}
         if not isinstance(value, dict) or not all(map(fits, value.values())):
-            raise AdapterFileError(f"adapter_config.json: {name} must map names to numbers above 0")
+            raise AdapterFileError(f"adapter_config.json: {name} must map names to numbers")
         return value

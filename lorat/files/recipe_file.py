@@ -3,13 +3,19 @@
 `modules.json` and the folders it names; format as of sentence-transformers 6, older ones included.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
-from lorat.files.json_file import read_json
+from lorat.files.json_file import read_json, short
+from lorat.files.safetensors_header import check_header
 from lorat.recipe import ACTIVATIONS, POOLING_MODES, Dense, Recipe
 
 _OLD_POOLING_KEYS = {
@@ -22,23 +28,34 @@ _OLD_POOLING_KEYS = {
 }
 
 
-def read_recipe(directory: Path) -> Recipe | None:
+MAX_LENGTH = 1_000_000  # more than any model takes; tokenizers write 10**30 where they know of no limit
+MAX_MODULES = 16
+MAX_PROMPTS = 1000
+_FOLDER = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?")
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_IN_AND_OUT = ("module_input_name", "module_output_name")
+
+
+def read_recipe(directory: Path, hidden: int | None = None) -> Recipe | None:
     """The recipe in a directory, or None where it has no `modules.json`.
 
-    Raises AdapterFileError for damaged files and UnsupportedAdapterError for modules that are unknown
-    or stand in an order that LoRAT does not compute.
+    hidden: size of the base's hidden states, checked against where it is given. Raises AdapterFileError for damaged
+    files and UnsupportedAdapterError for modules that are unknown or stand in an order that LoRAT does not compute.
     """
     if not (directory / "modules.json").exists():
         stray = [path.name for path in directory.glob("*_Pooling")]
         if stray:
-            raise AdapterFileError(f"{stray[0]} is there without modules.json: add it, or leave both out")
+            raise AdapterFileError(f"{short(stray[0])} is there without modules.json: add it, or leave both out")
         return None
-    modules = read_json(directory / "modules.json", list)
-    fields: dict[str, Any] = {"normalize": False, "dense": ()}
-    for kind, folder in (_module(entry, directory) for entry in modules):
+    entries = read_json(directory / "modules.json", list)
+    if len(entries) > MAX_MODULES:
+        raise UnsupportedAdapterError(f"modules.json names {len(entries)} modules, the limit is {MAX_MODULES}")
+    modules = [_module(entry, directory) for entry in entries]
+    _check_order([kind for kind, _ in modules])
+    fields: dict[str, Any] = {"normalize": False, "dense": (), "hidden": hidden}
+    for kind, folder in modules:
         _READERS[kind](folder, fields)
-    if "pooling" not in fields:
-        raise UnsupportedAdapterError("modules.json names no Pooling module: one vector per text needs it")
+    del fields["hidden"]
     return Recipe(**fields, **_read_prompts(directory))
 
 
@@ -47,58 +64,130 @@ def _module(entry: Any, directory: Path) -> tuple[str, Path]:
         raise AdapterFileError("modules.json must be a list of objects with the texts 'type' and 'path'")
     kind = entry["type"].rsplit(".", 1)[-1]
     if kind not in _READERS:
-        raise UnsupportedAdapterError(f"modules.json names the module {entry['type']!r}, which is not implemented")
-    folder = directory / entry["path"]
-    if not folder.resolve().is_relative_to(directory.resolve()):
-        raise AdapterFileError(f"modules.json has the path {entry['path']!r}, outside its directory")
-    return kind, folder
+        raise UnsupportedAdapterError(f"modules.json names the module {short(entry['type'])}, which is not implemented")
+    if not _FOLDER.fullmatch(entry["path"]):
+        raise AdapterFileError(
+            f"modules.json has the path {short(entry['path'])}, outside its directory: name a folder in it"
+        )
+    return kind, directory / entry["path"]
+
+
+def _check_order(kinds: list[str]) -> None:
+    """[Transformer] Pooling [Dense …] [Normalize]."""
+    if "Pooling" not in kinds:
+        raise UnsupportedAdapterError("modules.json names no Pooling module: one vector per text needs it")
+    order = " ".join(kinds)
+    if not re.fullmatch("(Transformer )?Pooling( Dense)*( Normalize)?", order):
+        raise UnsupportedAdapterError(
+            f"modules.json has the order {order}: implemented are Transformer, Pooling, any number of Dense, Normalize"
+        )
 
 
 def _read_transformer(folder: Path, fields: dict[str, Any]) -> None:
     config = _read_optional(folder / "sentence_bert_config.json")
     tokenizer = _read_optional(folder / "tokenizer_config.json")  # where sentence-transformers 6 keeps the length
-    length = config.get("max_seq_length") or tokenizer.get("model_max_length")
-    if not (length is None or _is_count(length)):
-        raise AdapterFileError("max_seq_length and model_max_length must be whole numbers above 2")
-    fields["max_length"] = length
-    fields["lower_case"] = bool(config.get("do_lower_case", False))
+    length = config.get("max_seq_length")
+    if not (length is None or (_is_count(length) and length <= MAX_LENGTH)):
+        raise AdapterFileError(f"max_seq_length must be a whole number above 2, up to {MAX_LENGTH}")
+    limit = tokenizer.get("model_max_length")
+    if isinstance(limit, float) and limit.is_integer():
+        limit = int(limit)  # 1e30
+    if not (limit is None or _is_count(limit)):
+        raise AdapterFileError("model_max_length must be a whole number above 2")
+    fields["max_length"] = length or (limit if limit and limit <= MAX_LENGTH else None)
+    fields["lower_case"] = _flag(config, "do_lower_case", False, "sentence_bert_config.json")
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 2
 
 
+def _flag(config: Mapping[str, Any], name: str, default: bool, file: str) -> bool:
+    value = default if config.get(name) is None else config[name]
+    if not isinstance(value, bool):
+        raise AdapterFileError(f"{file}: {name} must be true or false")
+    return value
+
+
 def _read_pooling(folder: Path, fields: dict[str, Any]) -> None:
+    file = f"{folder.name}/config.json"
     config = read_json(folder / "config.json", dict)
-    modes = config.get("pooling_mode", [mode for key, mode in _OLD_POOLING_KEYS.items() if config.get(key)])
-    modes = (modes,) if isinstance(modes, str) else tuple(modes)
+    fields["pooling"] = _pooling_modes(config, file)
+    fields["include_prompt"] = _flag(config, "include_prompt", True, file)
+    hidden = fields["hidden"]
+    for name in ("embedding_dimension", "word_embedding_dimension"):
+        if hidden and config.get(name, hidden) != hidden:
+            raise AdapterFileError(f"{file}: {name} is {short(config[name])}, the base's hidden size is {hidden}")
+    fields["hidden"] = hidden and hidden * len(fields["pooling"])
+
+
+def _pooling_modes(config: Mapping[str, Any], file: str) -> tuple[str, ...]:
+    flags = [name for name in config if name.startswith("pooling_mode_") and _flag(config, name, False, file)]
+    modes = config.get("pooling_mode", [_OLD_POOLING_KEYS.get(name, name) for name in flags])
+    modes = [modes] if isinstance(modes, str) else modes
+    if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
+        raise AdapterFileError(f"{file}: pooling_mode must be a text or a list of texts")
     unknown = [mode for mode in modes if mode not in POOLING_MODES]
     if unknown or not modes:
-        raise UnsupportedAdapterError(f"pooling mode {unknown or 'missing'}: use one of {', '.join(POOLING_MODES)}")
-    fields["pooling"] = modes
-    fields["include_prompt"] = bool(config.get("include_prompt", True))
+        wrong = short(unknown[0]) if unknown else "missing"
+        raise UnsupportedAdapterError(f"pooling mode {wrong}: use one of {', '.join(POOLING_MODES)}")
+    if len(set(modes)) < len(modes):
+        raise UnsupportedAdapterError(f"{file}: pooling_mode names a mode twice")
+    return tuple(modes)
 
 
 def _read_normalize(folder: Path, fields: dict[str, Any]) -> None:
+    _check_names(_read_optional(folder / "config.json"), f"{folder.name}/config.json")
     fields["normalize"] = True
 
 
+def _check_names(config: Mapping[str, Any], file: str) -> None:
+    for name in _IN_AND_OUT:
+        if config.get(name) not in (None, "sentence_embedding"):
+            raise UnsupportedAdapterError(f"{file}: {name}={short(config[name])} is not implemented")
+
+
 def _read_dense(folder: Path, fields: dict[str, Any]) -> None:
-    if fields["normalize"] or "pooling" not in fields:
-        raise UnsupportedAdapterError("modules.json: Dense must stand after Pooling and before Normalize")
+    file = f"{folder.name}/config.json"
     config = read_json(folder / "config.json", dict)
+    _check_names(config, file)
     name = str(config.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
     if name not in ACTIVATIONS:
-        raise UnsupportedAdapterError(f"Dense activation {name!r}: use one of {', '.join(ACTIVATIONS)}")
+        raise UnsupportedAdapterError(f"Dense activation {short(name)}: use one of {', '.join(ACTIVATIONS)}")
     if config.get("use_residual"):
         raise UnsupportedAdapterError("Dense with use_residual is not implemented")
+    weight, bias = _dense_tensors(folder)
+    height, width = weight.shape
+    for field, size in (("in_features", width), ("out_features", height)):
+        if config.get(field, size) != size:
+            raise AdapterFileError(f"{file}: {field} is {short(config[field])}, the weights have {size}")
+    if config.get("bias", bias is not None) is not (bias is not None):
+        raise AdapterFileError(f"{file}: bias is {short(config['bias'])}, the weights say otherwise")
+    if fields["hidden"] not in (None, width):
+        raise AdapterFileError(f"{file}: Dense takes {width} values, what comes before it gives {fields['hidden']}")
+    fields["hidden"] = height
+    fields["dense"] = (*fields["dense"], Dense(weight, bias, name))
+
+
+def _dense_tensors(folder: Path) -> tuple[Tensor, Tensor | None]:
+    """Weight (out, in) and bias (out,) of a Dense, in float32."""
+    file = f"{folder.name}/model.safetensors"
+    check_header(folder / "model.safetensors", file)
     try:
         tensors = load_file(folder / "model.safetensors")
-    except (OSError, ValueError) as error:
-        raise AdapterFileError(f"{folder.name}/model.safetensors cannot be read: {error}") from error
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise AdapterFileError(f"{file} cannot be read: {short(str(error), 200)}") from error
     if "linear.weight" not in tensors or set(tensors) - {"linear.weight", "linear.bias"}:
-        raise AdapterFileError(f"{folder.name}/model.safetensors must hold linear.weight and linear.bias only")
-    fields["dense"] = (*fields["dense"], Dense(tensors["linear.weight"], tensors.get("linear.bias"), name))
+        raise AdapterFileError(f"{file} must hold linear.weight and linear.bias only")
+    weight, bias = tensors["linear.weight"], tensors.get("linear.bias")
+    if weight.dim() != 2 or not weight.numel() or (bias is not None and bias.shape != weight.shape[:1]):
+        raise AdapterFileError(f"{file}: linear.weight must have the shape [out, in], linear.bias [out]")
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _FLOATS:
+            raise AdapterFileError(f"{file}: {name} is {tensor.dtype}: use a floating point type of 16 bits or more")
+        if not torch.isfinite(tensor.float()).all():
+            raise AdapterFileError(f"{file}: {name} holds NaN or infinite values")
+    return weight.float(), None if bias is None else bias.float()
 
 
 _READERS = {
@@ -116,8 +205,10 @@ def _read_prompts(directory: Path) -> dict[str, Any]:
     default = config.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise AdapterFileError(f"{path.name}: prompts must map names to texts")
-    if default is not None and default not in prompts:
-        raise AdapterFileError(f"{path.name}: default_prompt_name {default!r} is not among its prompts")
+    if len(prompts) > MAX_PROMPTS:
+        raise AdapterFileError(f"{path.name}: it has {len(prompts)} prompts, the limit is {MAX_PROMPTS}")
+    if default is not None and not (isinstance(default, str) and default in prompts):
+        raise AdapterFileError(f"{path.name}: default_prompt_name {short(default)} is not among its prompts")
     return {"prompts": prompts, "default_prompt_name": default}
 
 

@@ -27,6 +27,10 @@ def delete(name: str, version: int | None = None) -> dict[str, object]:
     return {"op": "delete", "name": name, "version": version, "created": NOW}
 
 
+def setting(name: str, **settings: object) -> dict[str, object]:
+    return {"op": "settings", "name": name, "settings": settings, "created": NOW}
+
+
 def catalog_of(*entries: dict[str, object]) -> Catalog:
     catalog = Catalog()
     for entry in entries:
@@ -121,6 +125,13 @@ def test_pages_are_in_the_order_of_names() -> None:
         {"op": "delete", "name": "x", "created": NOW},  # not to be read as "every version"
         {**delete("x"), "version": "1"},
         {**delete("x"), "version": True},
+        {**setting("x"), "settings": None},
+        setting("x", pinned=1),
+        setting("x", merge="sometimes"),
+        setting("x", colour="blue"),
+        {**setting("x"), "op": ["settings"]},
+        {"op": "collect", "created": NOW},
+        {"op": "collect", "created": NOW, "digests": [A, "../evil"]},
     ],
 )
 def test_an_entry_that_is_not_understood_changes_nothing(entry: dict[str, object]) -> None:
@@ -128,6 +139,41 @@ def test_an_entry_that_is_not_understood_changes_nothing(entry: dict[str, object
     with pytest.raises(StoreError):
         catalog.apply(entry)
     assert [v.reference for v in catalog.versions("x")] == ["x@1"]
+
+
+def test_settings_are_merged_and_end_with_the_name() -> None:
+    catalog = catalog_of(upload("x"), upload("y"))
+    assert catalog.settings("x") == {"pinned": False, "merge": "auto"}
+    catalog.apply(setting("x", pinned=True))
+    catalog.apply(setting("x", merge="never"))
+    catalog.apply(upload("x", B))
+    catalog.apply(delete("x", 1))
+    assert catalog.settings("x") == {"pinned": True, "merge": "never"}
+    assert catalog.settings("y") == catalog.settings("nobody") == {"pinned": False, "merge": "auto"}
+    catalog.apply(delete("x", 2))
+    catalog.apply(setting("x", pinned=True))  # decided before, written after the delete
+    catalog.apply(upload("x"))
+    assert catalog.settings("x") == {"pinned": False, "merge": "auto"}
+
+
+def test_when_a_content_lost_its_versions_is_known_until_it_is_collected() -> None:
+    catalog = catalog_of(upload("x", A), upload("x", B), upload("y", A))
+    assert catalog.ended(A) is None
+    catalog.apply({**delete("x", 1), "created": "first"})
+    assert (catalog.ended(A), catalog.ended(B)) == ("first", None)
+    catalog.apply({**delete("x"), "created": "then"})
+    catalog.apply({**delete("y"), "created": "last"})
+    catalog.apply({**delete("y"), "created": "in vain"})
+    assert (catalog.ended(A), catalog.ended(B)) == ("last", "then")
+    catalog.apply({"op": "collect", "digests": [A], "created": NOW})
+    assert catalog.ended(A) is None
+
+
+def test_a_collection_raises_the_generation_and_nothing_else() -> None:
+    catalog = catalog_of({"op": "collect", "digests": [A, B], "created": NOW})
+    catalog.apply({"op": "collect", "digests": [A], "created": NOW})
+    assert [catalog.generation(digest) for digest in (A, B, C)] == [2, 1, 0]
+    assert not catalog.ever_used
 
 
 names = st.sampled_from(["x", "y", "z"])

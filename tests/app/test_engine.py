@@ -8,7 +8,8 @@ import torch
 from app.engine import Engine, Job
 from app.errors import UnavailableError
 from app.metrics import Metrics
-from lorat import Tokens, read_adapter
+from app.residency import Residency
+from lorat import MultiLoRAT, Tokens, read_adapter
 from tests.oracle import make_peft
 
 
@@ -138,3 +139,31 @@ def test_a_forgotten_adapter_gives_its_slot_back(tiny, tiny_path, tmp_path, engi
     engine.submit([after])
     after.future.result(30)
     assert (engine.resident, tiny.slots.free) == (0, tiny.slots.capacity)
+
+
+def test_pins_give_way_last_and_never_what_the_batch_holds(tiny_path, tmp_path):
+    model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", slots=2)
+    many = {f"{n}": a for n, a in enumerate(adapters(model, tiny_path, tmp_path, 4))}
+    residency = Residency(model)
+    residency.prefer({"0", "3"}, frozenset())
+    residency.preload("0", many["0"])
+    for wanted in (["1"], ["2"], ["1", "2"], ["0", "1"], ["2", "3"], ["1", "0"]):
+        held = residency.hold({digest: many[digest] for digest in wanted})
+        assert {digest: slot.adapter for digest, slot in held.items()} == {digest: many[digest] for digest in wanted}
+        assert all(slot.loaded for slot in held.values())
+        assert len({slot.index for slot in held.values()}) == len(wanted)
+    residency.hold({"2": many["2"]})
+    assert set(residency.digests()) == {"0", "2"}
+    residency.preload("3", many["3"])
+    assert set(residency.digests()) == {"0", "3"}
+    residency.preload("1", many["1"])  # only pinned ones could give way
+    assert set(residency.digests()) == {"0", "3"}
+
+
+def test_a_failing_order_does_not_stop_the_worker(tiny, engine):
+    with pytest.raises(TypeError):
+        engine.preload("broken", None).result(30)
+    good = Job(Tokens([101, 102]), "embedding")
+    engine.submit([good])
+    assert good.future.result(30).values.shape == (32,)
+    assert tiny.slots.free == tiny.slots.capacity

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,6 +77,35 @@ def test_two_servers_on_one_store_see_each_other_s_uploads(tiny_path, tmp_path):
         assert upload(other, "shared", second.directory, params={"replace": True}).json()["version"] == 2
 
 
+def test_servers_on_one_store_follow_each_other(tiny_path, tmp_path):
+    first, second = (make_peft(tiny_path, tmp_path / str(i), seed=i, r=2) for i in range(2))
+    store, flags = tmp_path / "store", ("--demo", "0", "--follow-seconds", "0.2")
+
+    def ask(client):
+        return client.post("/embed?adapter=shared", json={"inputs": "a"})
+
+    def within_the_promise(client, wanted):
+        end = time.monotonic() + 1.2
+        while not wanted(ask(client)):
+            assert time.monotonic() < end
+
+    with process(store, *flags, base=tiny_path) as (_, one), process(store, *flags, base=tiny_path) as (server, other):
+        upload(one, "shared", first.directory)
+        assert ask(other).headers["x-lorat-adapter"] == "shared@1"
+        upload(one, "shared", second.directory, params={"replace": True})
+        within_the_promise(other, lambda answer: answer.headers["x-lorat-adapter"] == "shared@2")
+        [got] = ask(other).json()
+        assert np.abs(np.array(got) - second.answers(["a"])[0].numpy()).max() <= 5e-5
+        assert other.get("/info").json()["slots"]["used"] == 2
+        one.delete("/adapters/shared")
+        within_the_promise(other, lambda answer: answer.status_code == 404)
+        end = time.monotonic() + 1.2
+        while other.get("/info").json()["slots"]["used"]:
+            assert time.monotonic() < end
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+
+
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -85,6 +115,7 @@ def test_two_servers_on_one_store_see_each_other_s_uploads(tiny_path, tmp_path):
         (["--base", "/not/there"], "/not/there"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--preload", "nobody"], "nobody"),
+        (["--follow-seconds", "0"], "LORAT_FOLLOW_SECONDS"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_and_is_named(flags, says, tiny_path, tmp_path):
@@ -135,6 +166,44 @@ def test_the_command_line_pushes_lists_and_deletes(tiny_path, tmp_path, capsys, 
         assert "401" in capsys.readouterr().err
     assert main(["list", *remote]) == 1
     assert "Is the server running?" in capsys.readouterr().err
+
+
+def test_the_command_line_keeps_versions(tiny_path, tmp_path, capsys):
+    first, second = (make_peft(tiny_path, tmp_path / str(i), seed=i, r=2).directory for i in range(2))
+    store = tmp_path / "store"
+    with process(store, "--demo", "0", base=tiny_path) as (_, client):
+        remote = ["--url", str(client.base_url)]
+        assert main(["push", str(first), "--name", "x", *remote]) == 0
+        assert "layers 0, 1, 2; 768 parameters; base unknown" in capsys.readouterr().out
+        assert main(["push", str(second), "--name", "x", "--replace", *remote]) == 0
+        assert main(["rollback", "x", "1", *remote]) == 0
+        assert "x@1 is served as x@3" in capsys.readouterr().out
+        assert main(["versions", "x", *remote]) == 0
+        assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["x@3", "x@2", "x@1"]
+        assert main(["rollback", "x", "9", *remote]) == 1
+        assert "404" in capsys.readouterr().err
+        collect = ["gc", "--store", str(store), "--keep", "1", "--older-than-hours", "0"]
+        assert main(collect) == 0
+        assert "2 versions ended, 1 contents removed" in capsys.readouterr().out
+        assert client.post("/embed?adapter=x", json={"inputs": "a"}).headers["x-lorat-adapter"] == "x@3"
+    assert main([*collect[:4], "0"]) == 1
+    assert "at least" in capsys.readouterr().err
+
+
+def test_check_says_what_an_upload_would_say(tiny_path, tmp_path, capsys):
+    adapter = make_peft(tiny_path, tmp_path / "adapter", task="SEQ_CLS", num_labels=3, r=2).directory
+    check = ["check", str(adapter), "--base", str(tiny_path)]
+    (adapter / "training_args.bin").write_bytes(b"never opened")
+    assert main(check) == 0
+    said = capsys.readouterr().out
+    for part in ("would be accepted", "sequence_classification, 3 labels, rank 2 on query, value", "layers 0, 1, 2"):
+        assert part in said
+    assert "left out training_args.bin" in said
+    (adapter / "run.py").write_text("print(1)")
+    assert main(check) == 1
+    assert "run.py" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "nothing")]) == 1
+    assert "does not exist" in capsys.readouterr().err
 
 
 def test_the_command_line_explains_itself():

@@ -1,0 +1,179 @@
+"""Where a store may be, for the tests: a directory, an imitated S3 that can misbehave, and two real S3 servers."""
+
+import logging
+import re
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import httpx
+import pytest
+
+from app.store import digest_of, pack
+
+NOW = "2026-01-02T03:04:05.000+00:00"
+FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"\0" * 100, "1_Pooling/config.json": b"{}\n"}
+RCLONE = Path(sys.executable).with_name("rclone")
+
+
+class FakeS3(BaseHTTPRequestHandler):
+    """As much of S3 as the store uses. With `conditional` off it ignores If-None-Match, as some servers do."""
+
+    conditional = True
+    deletes = True  # whether it may be asked to delete
+    lose_answer_to = "nothing"  # a part of the key whose first PUT succeeds and is answered 500
+    protocol_version = "HTTP/1.1"
+    objects: dict[str, bytes]
+    lock: threading.Lock
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("ETag", '"e"')
+        self.send_header("Last-Modified", "Sun, 05 Jan 2020 10:00:00 GMT")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _key(self) -> str:
+        return unquote(urlsplit(self.path).path).removeprefix("/bucket/")
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        with self.lock:
+            taken = self._key() in self.objects and self.headers["If-None-Match"] == "*" and self.conditional
+            if not taken:
+                self.objects[self._key()] = body
+        lost = self.lose_answer_to in self._key()
+        if lost:
+            type(self).lose_answer_to = "nothing"
+        self._answer(500 if lost else 412 if taken else 200)
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        if "list-type" in query:
+            self._answer(200, self._listing(query["prefix"][0], query.get("start-after", [""])[0]))
+        else:
+            body = self.objects.get(self._key())
+            self._answer(404 if body is None else 200, body or b"")
+
+    do_HEAD = do_GET
+
+    def _listing(self, prefix: str, after: str) -> bytes:
+        with self.lock:
+            keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+        contents = "".join(
+            f"<Contents><Key>{key}</Key><LastModified>2020-01-05T10:00:00.000Z</LastModified><ETag>e</ETag>"
+            f"<Size>{len(self.objects[key])}</Size></Contents>"
+            for key in keys
+        )
+        head = f"<Name>bucket</Name><Prefix>{prefix}</Prefix><KeyCount>{len(keys)}</KeyCount><IsTruncated>false</IsTruncated>"
+        return f"<ListBucketResult>{head}{contents}</ListBucketResult>".encode()
+
+    def do_POST(self) -> None:
+        keys = re.findall("<Key>(.*?)</Key>", self.rfile.read(int(self.headers["Content-Length"])).decode())
+        if not self.deletes:
+            return self._answer(403)
+        for key in keys:
+            self.objects.pop(key, None)
+        deleted = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in keys)
+        self._answer(200, f"<DeleteResult>{deleted}</DeleteResult>".encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def use_s3(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Have s3:// lead to this server, also in processes started from here."""
+    environment = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeS3]]:
+    """The imitated S3."""
+    handler = type("Handler", (FakeS3,), {"objects": {}, "lock": threading.Lock()})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    use_s3(monkeypatch, f"http://127.0.0.1:{server.server_port}")
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def moto_endpoint() -> Iterator[str]:
+    """A moto server, which honours conditional writes."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def rclone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A location on `rclone serve s3`, which checks keys and ignores conditional writes."""
+    (tmp_path / "served" / "bucket").mkdir(parents=True)
+    command = [RCLONE, "serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", "key,secret", tmp_path / "served"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        lines = (re.search(r"server on \[(http://.*?)/\]", line) for line in server.stderr)
+        use_s3(monkeypatch, next(line[1] for line in lines if line))
+        yield "s3://bucket/prefix"
+        server.kill()
+
+
+@pytest.fixture(params=["directory", "file-url", "s3", "moto"])
+def location(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Where a store may be; every test that takes it holds for each."""
+    if request.param == "s3":
+        request.getfixturevalue("s3")
+        return "s3://bucket/some/prefix"
+    if request.param == "moto":
+        endpoint = request.getfixturevalue("moto_endpoint")
+        use_s3(monkeypatch, endpoint)
+        bucket = f"bucket-{uuid.uuid4().hex}"
+        httpx.put(f"{endpoint}/{bucket}").raise_for_status()
+        return f"s3://{bucket}/some/prefix"
+    directory = tmp_path / "the store"
+    return str(directory) if request.param == "directory" else directory.as_uri()
+
+
+def packed(directory: Path, files: dict[str, bytes] = FILES) -> tuple[str, Path]:
+    source = directory / "source"
+    for path, content in files.items():
+        (source / path).parent.mkdir(parents=True, exist_ok=True)
+        (source / path).write_bytes(content)
+    pack(source, list(files), directory / "packed.zip")
+    return digest_of(files), directory / "packed.zip"
+
+
+def upload(name: str, digest: str = "a" * 64) -> dict[str, object]:
+    return {"op": "upload", "name": name, "digest": digest, "created": NOW, "record": {}}
+
+
+def read_back(directory: Path) -> dict[str, bytes]:
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+
+
+def python(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
