@@ -54,11 +54,12 @@ class AdapterLog:
                 entry = _plain(entry)
                 self.catalog.check(entry)
                 try:
-                    self._sequence = self.store.append(self._sequence, entry)
+                    sequence = self.store.append(self._sequence, entry)
                 except SequenceTakenError:
                     self._follow()
                     continue
                 self.catalog.apply(entry)
+                self._sequence = sequence  # last: who sees it may count on the catalog
                 return entry
 
     def _refresh(self) -> int:

@@ -139,7 +139,9 @@ def _explain(error: Mapping[str, Any]) -> str:
 async def _http_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     if error.status_code == 400:  # a body that its parser gave up on
-        return _error(422, f"{error.detail}: send well-formed JSON, or a form for an upload", "Validation")
+        return _error(
+            422, f"{str(error.detail).rstrip('.')}: send well-formed JSON, or a form for an upload", "Validation"
+        )
     return _error(error.status_code, str(error.detail), _TYPES.get(error.status_code, "Validation"), error.headers)
 
 

@@ -107,7 +107,7 @@ def load_base(source: str | Path | None = None, *, device: str = "auto", dtype: 
         model=model.eval().requires_grad_(False),
         shape=shape,
         tokenizer=tokenizer,
-        recipe=_read_base_recipe(directory, longest),
+        recipe=_read_base_recipe(directory, longest, shape.hidden),
     )
 
 
@@ -185,9 +185,9 @@ def _load_tokenizer(directory: Path, config: Any) -> tuple[Tokenizer, int]:
     return tokenizer, min(loaded.model_max_length, longest)
 
 
-def _read_base_recipe(directory: Path, longest: int) -> Recipe:
+def _read_base_recipe(directory: Path, longest: int, hidden: int) -> Recipe:
     try:
-        recipe = read_recipe(directory) or Recipe(normalize=False)
+        recipe = read_recipe(directory, hidden) or Recipe(normalize=False)
         return replace(recipe, max_length=recipe.max_length or longest)
     except AdapterError as error:
         raise BaseError(f"the base's embedding recipe: {error}") from error

@@ -70,7 +70,12 @@ class MultiLoRAT:
         """
         if not isinstance(adapter, Adapter):
             adapter = read_adapter(adapter, self.base.shape, max_rank=self.max_rank)
-        return self._with_head(self.slots.load(adapter))
+        slot = self.slots.load(adapter)
+        try:
+            return self._with_head(slot)
+        except BaseException:
+            self.slots.unload(slot)
+            raise
 
     def prepare(self, adapter: Adapter) -> Slot:
         """A slot that takes no place among the loaded ones: for a trial. Let go of it when done."""
