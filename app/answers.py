@@ -69,7 +69,7 @@ def predictions(logits: Sequence[Array], head: Head, raw_scores: bool) -> list[l
     """Labels with scores, highest first: softmax, or sigmoid for one label or independent ones."""
     scores = torch.from_numpy(np.stack(logits))
     if not raw_scores:
-        scores = scores.sigmoid() if head.multi_label or len(head.labels) == 1 else scores.softmax(-1)
+        scores = head.scores(scores)
     return [
         sorted(
             ({"score": score, "label": label} for score, label in zip(row, head.labels, strict=True)),

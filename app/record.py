@@ -30,8 +30,7 @@ def make_record(adapter: Adapter, directory: Path, files: Sequence[str]) -> dict
 
 def _head(head: Head) -> dict[str, Any]:
     """`kind`: how its logits become scores."""
-    independent = head.multi_label or len(head.labels) == 1
-    return {"labels": len(head.labels), "kind": "sigmoid" if independent else "softmax"}
+    return {"labels": len(head.labels), "kind": "sigmoid" if head.independent else "softmax"}
 
 
 def show(version: Version, settings: Mapping[str, Any], damage: str | None = None) -> dict[str, Any]:

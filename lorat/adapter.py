@@ -53,6 +53,15 @@ class Head:
     pooler: Linear | None = None
     pooler_lora: LoRA | None = None
 
+    @property
+    def independent(self) -> bool:
+        """Whether each label is scored by itself (sigmoid): several may hold, or there is only one."""
+        return self.multi_label or len(self.labels) == 1
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Probabilities of logits (..., labels): sigmoid for independent labels, else softmax over them."""
+        return logits.sigmoid() if self.independent else logits.softmax(-1)
+
 
 @dataclass(frozen=True)
 class Probe:

@@ -195,8 +195,7 @@ class MultiLoRAT:
         logits = torch.stack(self.forward([Row(token, slot, "sequence_classification") for token in tokens]))
         head = slot.adapter.head
         assert head is not None
-        scores = logits.sigmoid() if head.multi_label or len(head.labels) == 1 else logits.softmax(-1)
-        return [dict(zip(head.labels, row, strict=True)) for row in scores.tolist()]
+        return [dict(zip(head.labels, row, strict=True)) for row in head.scores(logits).tolist()]
 
 
 def _place(row: Row) -> tuple[int, int]:

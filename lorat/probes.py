@@ -68,6 +68,5 @@ def _ask(model: MultiLoRAT, slot: Slot, texts: Sequence[str]) -> Tensor:
     outputs = model.forward([Row(token, slot, adapter.task) for token in tokens])
     if adapter.head is None:
         return F.normalize(torch.stack(outputs), dim=1).cpu()
-    independent = adapter.head.multi_label or len(adapter.head.labels) == 1
-    scores = [output.sigmoid() if independent else output.softmax(-1) for output in outputs]
+    scores = [adapter.head.scores(output) for output in outputs]
     return torch.stack([row.mean(0) if row.dim() == 2 else row for row in scores]).cpu()
