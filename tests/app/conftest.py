@@ -15,6 +15,10 @@ import uvicorn
 
 from app.main import create_app
 from app.settings import Settings
+from tests.app import stores
+
+location, shared_location = stores.location, stores.shared_location
+s3, moto, rclone, rclone_endpoint = stores.s3, stores.moto, stores.rclone, stores.rclone_endpoint
 
 
 @contextmanager
@@ -39,7 +43,7 @@ def running(settings: Settings) -> Iterator[httpx.Client]:
 
 @contextmanager
 def process(
-    store: Path, *flags: str, base: Path | None = None
+    store: Path | str, *flags: str, base: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
     """`lorat serve` as a person starts it, and a client that waits until it is ready."""
     with socket.socket() as free:

@@ -5,8 +5,10 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -14,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import httpx
 import pytest
 
-from app.store import digest_of, pack
+from app.store import Store, digest_of, pack
 
 NOW = "2026-01-02T03:04:05.000+00:00"
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"\0" * 100, "1_Pooling/config.json": b"{}\n"}
@@ -28,6 +30,7 @@ class FakeS3(BaseHTTPRequestHandler):
     deletes = True  # whether it may be asked to delete
     lose_answer_to = "nothing"  # a part of the key whose first PUT succeeds and is answered 500
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two writes: the second would wait for the first's ACK
     objects: dict[str, bytes]
     lock: threading.Lock
 
@@ -113,46 +116,103 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeS3]]:
     server.server_close()
 
 
-@pytest.fixture(scope="module")
-def moto_endpoint() -> Iterator[str]:
-    """A moto server, which honours conditional writes."""
-    from moto.server import ThreadedMotoServer
+class Moto:
+    """A moto server, which honours conditional writes. It can go away: its buckets are kept by this process."""
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
+    def __init__(self) -> None:
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        self._start(port=0)
+        host, self._port = self._server.get_host_and_port()
+        self.endpoint = f"http://{host}:{self._port}"
+
+    def _start(self, port: int) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer("127.0.0.1", port, verbose=False)
+        self._server.start()
+
+    def new_location(self) -> str:
+        """Where an empty store may be, in a bucket of its own."""
+        bucket = f"bucket-{uuid.uuid4().hex}"
+        httpx.put(f"{self.endpoint}/{bucket}").raise_for_status()
+        return f"s3://{bucket}/some/prefix"
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Refuse connections for a while."""
+        self._server.stop()
+        try:
+            yield
+        finally:
+            self._start(self._port)
+
+    def stop(self) -> None:
+        self._server.stop()
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[Moto]:
+    """A moto server."""
+    server = Moto()
+    yield server
     server.stop()
 
 
-@pytest.fixture
-def rclone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A location on `rclone serve s3`, which checks keys and ignores conditional writes."""
-    (tmp_path / "served" / "bucket").mkdir(parents=True)
-    command = [RCLONE, "serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", "key,secret", tmp_path / "served"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
-        assert server.stderr is not None
-        lines = (re.search(r"server on \[(http://.*?)/\]", line) for line in server.stderr)
-        use_s3(monkeypatch, next(line[1] for line in lines if line))
-        yield "s3://bucket/prefix"
+@pytest.fixture(scope="module")
+def rclone_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """An rclone server with one bucket, which checks keys and ignores conditional writes."""
+    directory = tmp_path_factory.mktemp("rclone")
+    (directory / "served" / "bucket").mkdir(parents=True)
+    command = [RCLONE, "serve", "s3", "--addr", "127.0.0.1:0", "--auth-key", "key,secret", directory / "served"]
+    with (directory / "log").open("w") as log, subprocess.Popen(command, stderr=log) as server:
+        while not (said := re.search(r"server on \[(http://.*?)/\]", (directory / "log").read_text())):
+            assert server.poll() is None, (directory / "log").read_text()
+            time.sleep(0.01)
+        yield said[1]
         server.kill()
 
 
+@pytest.fixture
+def rclone(rclone_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The location of an empty store on an rclone server, which `Store.open` refuses."""
+    use_s3(monkeypatch, rclone_endpoint)
+    return f"s3://bucket/{uuid.uuid4().hex}/prefix"
+
+
 @pytest.fixture(params=["directory", "file-url", "s3", "moto"])
+def shared_location(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """Where a store may be that several processes write.
+
+    For tests of writers that race to create one object, and of the probe that asks whether only one of them can.
+    It is no `rclone serve s3`: that one ignores `If-None-Match: *`, so both would succeed and one write be lost.
+    """
+    return place(request.param, request, monkeypatch, tmp_path)
+
+
+@pytest.fixture(params=["directory", "file-url", "s3", "moto", "rclone"])
 def location(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """Where a store may be; every test that takes it holds for each."""
-    if request.param == "s3":
+    """Where a store may be that one process writes at a time; every test that takes it holds for each.
+
+    On rclone stores are opened without the probe, which would refuse it.
+    """
+    if request.param == "rclone":
+        monkeypatch.setattr(Store, "_probe", lambda store: None)
+    return place(request.param, request, monkeypatch, tmp_path)
+
+
+def place(kind: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The location of an empty store of a kind."""
+    if kind == "s3":
         request.getfixturevalue("s3")
         return "s3://bucket/some/prefix"
-    if request.param == "moto":
-        endpoint = request.getfixturevalue("moto_endpoint")
-        use_s3(monkeypatch, endpoint)
-        bucket = f"bucket-{uuid.uuid4().hex}"
-        httpx.put(f"{endpoint}/{bucket}").raise_for_status()
-        return f"s3://{bucket}/some/prefix"
+    if kind == "moto":
+        server = request.getfixturevalue("moto")
+        use_s3(monkeypatch, server.endpoint)
+        return server.new_location()
+    if kind == "rclone":
+        return str(request.getfixturevalue("rclone"))
     directory = tmp_path / "the store"
-    return str(directory) if request.param == "directory" else directory.as_uri()
+    return str(directory) if kind == "directory" else directory.as_uri()
 
 
 def packed(directory: Path, files: dict[str, bytes] = FILES) -> tuple[str, Path]:

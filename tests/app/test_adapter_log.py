@@ -10,10 +10,7 @@ from app.adapter_log import AdapterLog
 from app.catalog import Catalog
 from app.errors import StoreError, UnknownAdapterError
 from app.store import Store
-from tests.app import stores
 from tests.app.stores import FILES, NOW, FakeS3, packed, python, read_back, upload
-
-location, moto_endpoint, s3 = stores.location, stores.moto_endpoint, stores.s3
 
 
 def test_a_commit_is_seen_by_the_others(location: str) -> None:
@@ -45,8 +42,8 @@ def test_a_decision_against_leaves_nothing(location: str) -> None:
     assert log.sequence == 1
 
 
-def test_decisions_are_taken_again_when_another_was_first(location: str) -> None:
-    ours, theirs = AdapterLog(Store.open(location)), AdapterLog(Store.open(location))
+def test_decisions_are_taken_again_when_another_was_first(shared_location: str) -> None:
+    ours, theirs = (AdapterLog(Store.open(shared_location)) for _ in range(2))
     seen: list[int] = []
 
     def decide(catalog: Catalog) -> dict[str, object]:
@@ -87,8 +84,8 @@ print(json.dumps(won))
 """
 
 
-def test_of_two_processes_exactly_one_wins_each_version(location: str) -> None:
-    processes = [python(COMMITS, location, letter) for letter in "ab"]
+def test_of_two_processes_exactly_one_wins_each_version(shared_location: str) -> None:
+    processes = [python(COMMITS, shared_location, letter) for letter in "ab"]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -99,7 +96,7 @@ def test_of_two_processes_exactly_one_wins_each_version(location: str) -> None:
     answers = [process.communicate()[0] for process in processes]
     won = sorted(pair for answer in answers for pair in json.loads(answer))
     assert [number for number, _ in won] == [*range(1, 51)]
-    log = AdapterLog(Store.open(location))
+    log = AdapterLog(Store.open(shared_location))
     assert [[v.version, v.digest] for v in reversed(log.catalog.versions("x"))] == won
 
 
@@ -129,6 +126,7 @@ from pathlib import Path
 from app.adapter_log import AdapterLog
 from app.store import Store
 
+Store._probe = lambda store: None  # whether conditional writes are honoured is nothing to who writes alone
 log = AdapterLog(Store.open(sys.argv[1]))
 log.store.put_content(sys.argv[2], Path(sys.argv[3]))
 if sys.argv[4] == "after":

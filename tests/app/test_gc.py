@@ -15,11 +15,7 @@ from app.catalog import Catalog
 from app.errors import InvalidRequestError
 from app.gc import Collected, collect
 from app.store import Store, StoredContent
-from tests.app import stores
 from tests.app.stores import FILES, packed, read_back, upload
-
-location, moto_endpoint, s3 = stores.location, stores.moto_endpoint, stores.s3
-
 
 LONG_AGO = "2020-01-02T03:04:05.000+00:00"
 
@@ -107,20 +103,18 @@ def test_retention_keeps_the_newest_of_each_name(location: str, tmp_path: Path) 
         collect(log, keep_versions=0)
 
 
-@pytest.fixture
-def garbage(location: str, tmp_path: Path) -> tuple[str, Path]:
+def leave(location: str, directory: Path) -> tuple[str, Path]:
     """A content in the store that no version means."""
     log = AdapterLog(Store.open(location))
-    digest, archive = packed(tmp_path)
+    digest, archive = packed(directory)
     put(log, "old", digest, archive)
     log.commit(lambda catalog: delete("old"))
     return digest, archive
 
 
-def test_an_upload_that_found_its_content_survives_a_collection(
-    location: str, garbage: tuple[str, Path], tmp_path: Path
-) -> None:
-    ours, theirs = (AdapterLog(Store.open(location)) for _ in range(2))
+def test_an_upload_that_found_its_content_survives_a_collection(shared_location: str, tmp_path: Path) -> None:
+    garbage = leave(shared_location, tmp_path)
+    ours, theirs = (AdapterLog(Store.open(shared_location)) for _ in range(2))
     collected: list[Collected] = []
 
     def decide(catalog: Catalog) -> dict[str, object]:
@@ -131,14 +125,15 @@ def test_an_upload_that_found_its_content_survives_a_collection(
 
     ours.commit(decide)
     assert collected[0].contents_removed == 1
-    assert whole(location, "x", tmp_path / "out")
+    assert whole(shared_location, "x", tmp_path / "out")
 
 
 @pytest.mark.parametrize("late", ["contents", "remove_contents"])
 def test_a_collection_that_comes_late_removes_nothing_that_is_needed(
-    late: str, location: str, garbage: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    late: str, location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upload comes between the listing and the entry, or between the entry and the deletion."""
+    garbage = leave(location, tmp_path)
     ours, theirs = (AdapterLog(Store.open(location)) for _ in range(2))
     real: Callable[..., object] = getattr(theirs.store, late)
 
@@ -154,8 +149,9 @@ def test_a_collection_that_comes_late_removes_nothing_that_is_needed(
 
 
 def test_a_collection_killed_before_it_deleted_is_finished_by_the_next(
-    location: str, garbage: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+    location: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    garbage = leave(location, tmp_path)
     log = AdapterLog(Store.open(location))
 
     def killed(contents: list[StoredContent]) -> None:

@@ -15,10 +15,7 @@ from hypothesis import strategies as st
 from app.adapter_log import AdapterLog
 from app.errors import StoreError
 from app.store import SequenceTakenError, Store, digest_of, pack
-from tests.app import stores
 from tests.app.stores import FILES, FakeS3, packed, read_back, upload
-
-location, moto_endpoint, s3, rclone = stores.location, stores.moto_endpoint, stores.s3, stores.rclone
 
 
 def test_the_digest_is_what_is_documented() -> None:
@@ -121,8 +118,8 @@ def test_the_log_is_read_in_order_from_any_place(location: str) -> None:
     assert store.read(30) == []
 
 
-def test_a_sequence_is_given_once(location: str) -> None:
-    first, second = Store.open(location), Store.open(location)
+def test_a_sequence_is_given_once(shared_location: str) -> None:
+    first, second = Store.open(shared_location), Store.open(shared_location)
     first.append(0, upload("x"))
     with pytest.raises(SequenceTakenError):
         second.append(0, upload("x"))
@@ -163,8 +160,8 @@ def test_a_log_that_cannot_be_trusted_is_refused(
         AdapterLog(store)
 
 
-def test_opening_leaves_no_probe(location: str) -> None:
-    assert [*obstore.list(Store.open(location)._objects)] == []
+def test_opening_leaves_no_probe(shared_location: str) -> None:
+    assert [*obstore.list(Store.open(shared_location)._objects)] == []
 
 
 def test_a_server_that_ignores_conditions_is_refused_by_name(s3: type[FakeS3]) -> None:
@@ -183,7 +180,7 @@ def test_a_probe_that_cannot_be_removed_hides_no_fault(s3: type[FakeS3]) -> None
 
 
 def test_rclone_is_refused_by_name(rclone: str) -> None:
-    with pytest.raises(StoreError, match=r"s3://bucket/prefix ignores conditional writes"):
+    with pytest.raises(StoreError, match=rf"{rclone} ignores conditional writes"):
         Store.open(rclone)
 
 

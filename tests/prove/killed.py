@@ -3,10 +3,11 @@
 Everything here runs in processes of its own: obstore's threads do not survive a fork.
 """
 
+import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from app.upload import UploadLimits
 from lorat import Adapter, read_adapter
 from lorat.targets import BaseShape
 
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["tests.prove.killed_preload"])  # there is one fork server for all proofs
 TINY = BaseShape(layers=3, hidden=32, intermediate=64, has_pooler=True)
 OPERATIONS = [  # kind, reference, which adapter or version
     ("upload", "a", 0),
@@ -47,12 +50,12 @@ State = dict[str, list[tuple[int, int]]]
 """Per name: (version, which adapter), newest first."""
 
 
-def states() -> list[State]:
+def states(operations: Sequence[tuple[str, str, int]] = OPERATIONS) -> list[State]:
     """What there is after the first 0, 1, 2 … operations, worked out without any code of the store."""
     given: dict[str, list[tuple[int, int]]] = {}
     alive: State = {}
     after: list[State] = [{}]
-    for kind, reference, which in OPERATIONS:
+    for kind, reference, which in operations:
         name, _, number = reference.partition("@")
         before = alive.get(name, [])
         if kind == "rollback":

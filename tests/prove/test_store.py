@@ -1,7 +1,6 @@
 """The store under kill -9 at every moment, and under two uploaders at once."""
 
 import json
-import multiprocessing
 import random
 import shutil
 import time
@@ -15,11 +14,10 @@ from app.adapter_log import AdapterLog
 from app.store import Store
 from tests.oracle import make_peft
 from tests.prove import killed
+from tests.prove.killed import PROCESSES
 
 pytestmark = pytest.mark.prove
 MOMENTS, RACES = 200, 40
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pytest", "torch", "obstore", "app.changes", "app.gc", "tests.prove.killed"])
 
 
 @pytest.fixture(scope="module")
