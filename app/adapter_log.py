@@ -1,6 +1,7 @@
 """The catalog and the log it is folded from, kept in step: every change of the adapters goes through here."""
 
 import json
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -9,6 +10,8 @@ from app.catalog import Catalog
 from app.errors import StoreError
 from app.store import SequenceTakenError, Store
 
+logger = logging.getLogger("lorat")
+SNAPSHOT_EVERY = 1000  # entries; as many are read one by one at a start
 Decide = Callable[[Catalog], Mapping[str, Any] | None]
 
 
@@ -20,11 +23,11 @@ class AdapterLog:
     """
 
     def __init__(self, store: Store) -> None:
-        """Read the store's whole log. Errors: `StoreError`."""
+        """Read the store's log, from its newest snapshot on. Errors: `StoreError`."""
         self.store = store
-        self.catalog = Catalog()
+        self._sequence, self.catalog = _start(store)
+        self._snapshot = self._sequence
         store.generation_of = self.catalog.generation
-        self._sequence = 0
         self._lock = threading.Lock()
         self.refresh()
 
@@ -36,7 +39,10 @@ class AdapterLog:
     def refresh(self) -> int:
         """Apply what other processes appended; how many entries that was. Errors: `StoreError`."""
         with self._lock:
-            return self._refresh()
+            applied = self._refresh()
+            if self._sequence - self._snapshot >= SNAPSHOT_EVERY:
+                self._keep_snapshot()
+            return applied
 
     def commit(self, decide: Decide) -> Mapping[str, Any] | None:
         """Append what `decide` makes of the newest catalog; return it, or None when it asked for nothing.
@@ -69,6 +75,16 @@ class AdapterLog:
             self._sequence = sequence
         return len(entries)
 
+    def _keep_snapshot(self) -> None:
+        """Have the next start read less, unless another process saw to it. That it fails harms nothing."""
+        try:
+            self._snapshot = self.store.last_snapshot()
+            if self._sequence - self._snapshot >= SNAPSHOT_EVERY:
+                self.store.put_snapshot(self._sequence, self.catalog.state())
+        except StoreError as error:
+            logger.warning("no snapshot was kept: %s", error)
+        self._snapshot = self._sequence
+
     def _follow(self) -> None:
         """Read what took our sequence. A store that shows nothing there would have us try for ever."""
         if self._refresh() == 0:
@@ -76,6 +92,11 @@ class AdapterLog:
                 f"log entry {self._sequence + 1} of {self.store.location} can neither be created nor read: "
                 "the store does not show its own writes"
             )
+
+
+def _start(store: Store) -> tuple[int, Catalog]:
+    snapshot = store.snapshot()
+    return (snapshot[0], Catalog.restore(snapshot[1])) if snapshot else (0, Catalog())
 
 
 def _plain(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
-from app.errors import (
-    ConflictError,
-    InvalidRequestError,
-    PreconditionFailedError,
-    StoreError,
-    UnknownAdapterError,
-)
+from app.errors import InvalidRequestError, StoreError, UnknownAdapterError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -79,6 +73,31 @@ class Catalog:
         self._settings: dict[str, Mapping[str, Any]] = {}  # of names that have versions and are not at the defaults
         self._generations: dict[str, int] = {}  # of digests that were collected
         self._ended: dict[str, str] = {}  # of digests that a version had and was deleted: when the last one was
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> "Catalog":
+        """The catalog whose `state` this was."""
+        catalog = cls()
+        for name, versions in state["versions"].items():
+            catalog._versions[name] = tuple(Version(name, *fields) for fields in versions)
+        catalog._highest = {**state["highest"]}
+        catalog._settings = {**state["settings"]}
+        catalog._generations = {**state["generations"]}
+        catalog._ended = {**state["ended"]}
+        return catalog
+
+    def state(self) -> dict[str, Any]:
+        """Everything the applied entries came to, as JSON takes it: for `restore`."""
+        return {
+            "versions": {
+                name: [[v.version, v.digest, v.created, dict(v.record)] for v in versions]
+                for name, versions in self._versions.items()
+            },
+            "highest": self._highest,
+            "settings": {name: dict(settings) for name, settings in self._settings.items()},
+            "generations": self._generations,
+            "ended": self._ended,
+        }
 
     @staticmethod
     def check(entry: Mapping[str, Any]) -> None:
@@ -235,42 +254,3 @@ def _check_collect(entry: Mapping[str, Any]) -> None:
 
 
 _CHECKS = {"upload": _check_upload, "delete": _check_delete, "settings": _check_settings, "collect": _check_collect}
-
-
-def check_preconditions(
-    current: Version | None, digest: str, *, if_match: str | None, if_none_match: str | None, replace: bool
-) -> bool:
-    """Whether content with this digest is to become the next version after `current` (None: no such adapter).
-
-    False: it is the newest version's content already, so there is nothing to do, even under a stale `If-Match`.
-    Raises `PreconditionFailedError` when `If-Match` or `If-None-Match` (ETags as sent: quoted or not, `*`, or several
-    with commas) does not hold, and `ConflictError` when other content is there and neither `If-Match` nor `replace`
-    says to go on.
-    """
-    wanted, unwanted = _etags(if_match), _etags(if_none_match)
-    if current is not None and "*" in unwanted:
-        raise PreconditionFailedError(
-            f"adapter {current.name!r} exists already and If-None-Match: * only creates: choose another name"
-        )
-    if current is not None and current.digest == digest:
-        return False
-    if current is not None and current.digest in unwanted:
-        raise PreconditionFailedError(f"adapter {current.name!r} still has the ETag that If-None-Match excludes")
-    if if_match is not None:
-        if current is None:
-            raise PreconditionFailedError("there is no such adapter to match: leave If-Match out to create it")
-        if "*" not in wanted and current.digest not in wanted:
-            raise PreconditionFailedError(
-                f'adapter {current.name!r} has changed: its ETag is "{current.digest}" now: look again'
-            )
-        return True
-    if current is not None and not replace:
-        raise ConflictError(
-            f"adapter {current.name!r} exists already with other content: send If-Match with its ETag, "
-            "or ?replace=true, to add a new version"
-        )
-    return True
-
-
-def _etags(header: str | None) -> set[str]:
-    return {tag.strip().strip('"') for tag in (header or "").split(",")} - {""}

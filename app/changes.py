@@ -4,16 +4,17 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.catalog import Catalog, Version, check_name, check_preconditions
+from app.catalog import Catalog, Version, check_name
 from app.content import digest_of, pack
-from app.errors import InvalidRequestError, StoreError, UnknownAdapterError
+from app.errors import InvalidRequestError, StoreError
+from app.preconditions import check_preconditions
 from app.record import make_record
 from app.registry import Registry
+from app.retention import end_old_versions
 from app.upload import Unpacked, UploadLimits, unpack
 from app.usage import now
 from lorat import Adapter
@@ -114,9 +115,7 @@ class Changes:
         if self._keep_versions is None:
             return
         try:
-            for version in self._log.catalog.versions(name)[self._keep_versions :]:
-                with suppress(UnknownAdapterError):
-                    self.delete(version.reference)
+            end_old_versions(self._log, name, self._keep_versions)
         except StoreError as error:
             logger.warning("old versions of %s could not be ended: %s", name, error)
 
@@ -148,7 +147,7 @@ class Changes:
                 catalog.resolve(old.reference)  # once it is deleted, its content may be collected
             write = conditions.would_write(catalog, name, digest)
             if content:
-                self._store(catalog, digest, content, write)
+                self._log.store.put_content(digest, content)  # also when there is nothing new: it mends a damaged one
             if not write:
                 decided = catalog.newest(name)
                 return None
@@ -158,15 +157,6 @@ class Changes:
         new = self._log.commit(decide) is not None
         assert decided is not None
         return decided, new
-
-    def _store(self, catalog: Catalog, digest: str, content: Path, write: bool) -> None:
-        """Put a content into the store: when it is new, and when the one that is there is known to be damaged."""
-        store, damaged = self._log.store, digest in self._registry.damaged
-        if damaged:
-            there = (digest, catalog.generation(digest))
-            store.remove_contents(c for c in store.contents() if (c.digest, c.generation) == there)
-        if write or damaged:
-            store.put_content(digest, content)
 
     def configure(self, name: str, changes: Mapping[str, Any], if_match: str | None = None) -> Version:
         """Set some settings of a name; its newest version.

@@ -24,7 +24,9 @@ from typing import Any
 from app.adapter_log import AdapterLog
 from app.catalog import Catalog
 from app.errors import InvalidRequestError
+from app.retention import end_old_versions
 from app.store import StoredContent
+from app.usage import now
 
 DAY_SECONDS = 86400.0
 
@@ -48,7 +50,7 @@ def collect(log: AdapterLog, *, older_than_seconds: float = DAY_SECONDS, keep_ve
     if keep_versions is not None and keep_versions < 1:
         raise InvalidRequestError(f"keep_versions is {keep_versions}: at least the newest version is kept, 1")
     log.refresh()
-    ended = 0 if keep_versions is None else _end_old_versions(log, keep_versions)
+    ended = sum(end_old_versions(log, name, keep_versions) for name in _names(log)) if keep_versions else 0
     oldest = datetime.now(UTC) - timedelta(seconds=older_than_seconds)
     old = [
         content
@@ -61,20 +63,8 @@ def collect(log: AdapterLog, *, older_than_seconds: float = DAY_SECONDS, keep_ve
     return Collected(len(garbage), sum(content.size for content in garbage), ended)
 
 
-def _end_old_versions(log: AdapterLog, keep: int) -> int:
-    """How many versions were ended."""
-    names = [version.name for version in log.catalog.list(None, len(log.catalog))]
-    return sum(_end_oldest(log, name, keep) for name in names for _ in log.catalog.versions(name)[keep:])
-
-
-def _end_oldest(log: AdapterLog, name: str, keep: int) -> bool:
-    """End the oldest version of a name if it has more than `keep`; whether it had."""
-
-    def decide(catalog: Catalog) -> dict[str, Any] | None:
-        beyond = catalog.versions(name)[keep:]
-        return {"op": "delete", "name": name, "version": beyond[-1].version, "created": _now()} if beyond else None
-
-    return log.commit(decide) is not None
+def _names(log: AdapterLog) -> list[str]:
+    return [version.name for version in log.catalog.list(None, len(log.catalog))]
 
 
 def _ended(catalog: Catalog, digest: str) -> datetime:
@@ -91,10 +81,6 @@ def _give_up(log: AdapterLog, contents: Sequence[StoredContent]) -> None:
     def decide(catalog: Catalog) -> dict[str, Any] | None:
         needed = catalog.digests()
         current = {c.digest for c in contents if c.generation == catalog.generation(c.digest)}
-        return {"op": "collect", "digests": sorted(current - needed), "created": _now()} if current - needed else None
+        return {"op": "collect", "digests": sorted(current - needed), "created": now()} if current - needed else None
 
     log.commit(decide)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -21,6 +21,7 @@ from app.content import pack
 from app.errors import DamagedError, StoreError, UnknownAdapterError
 from app.host_cache import HostCache
 from app.record import show
+from app.store import MissingContentError
 from lorat import Adapter
 from lorat.errors import AdapterError
 
@@ -94,13 +95,15 @@ class Registry:
     def naming(self, version: Version) -> Iterator[None]:
         """Turn what stops a version's content from being read into an error that names the version.
 
-        Raises DamagedError, or StoreError where the store does not answer.
+        Raises DamagedError; StoreError where the store does not answer; UnknownAdapterError where it was deleted.
         """
         try:
             yield
         except (StoreError, AdapterError) as error:
             if _is_outage(error):
                 raise StoreError(f"adapter {version.reference!r} cannot be read now: {error}") from error
+            if self.catalog.find(version.reference) is None:
+                raise UnknownAdapterError(f"adapter {version.reference!r} was deleted") from error
             self._note_damage(version, str(error))
             raise DamagedError(f"adapter {version.reference!r} is damaged: {error}") from error
 
@@ -136,10 +139,18 @@ class Registry:
 
     def _read(self, digest: str) -> Adapter:
         with tempfile.TemporaryDirectory(prefix="lorat-") as directory:
-            self.log.store.get_content(digest, Path(directory))
-            content = self.check(Path(directory))
+            content = self.check(self._fetch(digest, Path(directory)))
         self.damaged.pop(digest, None)
         return content
+
+    def _fetch(self, digest: str, directory: Path) -> Path:
+        """A content's files. One that is missing may have been collected, and kept anew, since this process looked."""
+        try:
+            return self.log.store.get_content(digest, directory)
+        except MissingContentError:
+            if not self.log.refresh():
+                raise
+            return self.log.store.get_content(digest, directory)
 
     def show(self, version: Version) -> dict[str, Any]:
         """A version's record, as `/adapters` answers it."""
@@ -151,7 +162,7 @@ class Registry:
         Raises DamagedError, StoreError.
         """
         with tempfile.TemporaryDirectory(prefix="lorat-") as directory, self.naming(version):
-            files = self.log.store.get_content(version.digest, Path(directory) / "files")
+            files = self._fetch(version.digest, Path(directory) / "files")
             paths = [path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()]
             packed = Path(directory) / "content.zip"
             pack(files, paths, packed)

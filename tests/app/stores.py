@@ -16,7 +16,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import httpx
 import pytest
 
-from app.store import Store, digest_of, pack
+from app.objects import Objects
+from app.store import digest_of, pack
 
 NOW = "2026-01-02T03:04:05.000+00:00"
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"\0" * 100, "1_Pooling/config.json": b"{}\n"}
@@ -196,7 +197,7 @@ def location(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tm
     On rclone stores are opened without the probe, which would refuse it.
     """
     if request.param == "rclone":
-        monkeypatch.setattr(Store, "_probe", lambda store: None)
+        monkeypatch.setattr(Objects, "_probe", lambda objects, location: None)
     return place(request.param, request, monkeypatch, tmp_path)
 
 

@@ -124,9 +124,10 @@ DIES = """
 import os, sys
 from pathlib import Path
 from app.adapter_log import AdapterLog
+from app.objects import Objects
 from app.store import Store
 
-Store._probe = lambda store: None  # whether conditional writes are honoured is nothing to who writes alone
+Objects._probe = lambda objects, location: None  # whether conditional writes are honoured is nothing to who writes alone
 log = AdapterLog(Store.open(sys.argv[1]))
 log.store.put_content(sys.argv[2], Path(sys.argv[3]))
 if sys.argv[4] == "after":

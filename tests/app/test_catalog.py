@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.catalog import Catalog, Version, check_name, check_preconditions
+from app.catalog import Catalog, Version, check_name
 from app.errors import (
     ConflictError,
     InvalidRequestError,
@@ -14,6 +14,7 @@ from app.errors import (
     StoreError,
     UnknownAdapterError,
 )
+from app.preconditions import check_preconditions
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 NOW = "2026-01-02T03:04:05.000+00:00"

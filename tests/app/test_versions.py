@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.errors import StoreError
+from app.gc import collect
 from app.main import open_service
 from app.metrics import Metrics
 from app.settings import Settings
@@ -326,3 +327,27 @@ def test_a_preload_that_cannot_be_stops_the_start(store, name):
 def test_preloaded_adapters_are_in_slots_at_the_start(store):
     with running(Settings(**store, preload=("fine", "corrupt"))) as client:
         assert (resident(client, "fine"), resident(client, "corrupt")) == ("device", "device")
+
+
+def test_an_upload_mends_what_nobody_knew_to_be_damaged(store, made):
+    with running(Settings(**store, follow_seconds=3600)) as client:
+        digest = client.get("/adapters/corrupt/versions").json()["versions"][1]["digest"].removeprefix("sha256:")
+        assert "damaged" not in client.get("/adapters/corrupt@1").json()
+        assert upload(client, "other", made[2].directory).json()["digest"].endswith(digest)
+    with running(Settings(**store)) as client:
+        assert answers(embed(client, "corrupt@1"), made[2])
+
+
+@pytest.mark.parametrize(("again", "status"), [(True, 200), (False, 404)])
+def test_a_process_that_was_cut_off_for_longer_than_garbage_is_spared(again, status, made, tiny_path, tmp_path):
+    """It looks at the log before it says that a content is missing."""
+    settings = {"base": str(tiny_path), "store": str(tmp_path / "store"), "demo": False, "follow_seconds": 3600}
+    with running(Settings(**settings)) as ours:
+        fill(ours, made, count=1)
+        with running(Settings(**settings)) as theirs:
+            ours.delete("/adapters/x")
+            assert collect(ours.app.state.service.registry.log, older_than_seconds=0).contents_removed == 1
+            if again:
+                fill(ours, made, count=1)
+            assert embed(theirs, "x@1").status_code == status
+            assert answers(embed(theirs, "x"), made[0]) if again else embed(theirs, "x").status_code == 404

@@ -14,7 +14,7 @@ from typing import Any
 
 import obstore
 
-import app.store
+import app.objects
 from app.adapter_log import AdapterLog
 from app.changes import Changes, Conditions
 from app.errors import ConflictError
@@ -128,7 +128,7 @@ def count_calls(kill_at: int) -> Callable[[], int]:
 
     for name in ("put", "get", "head", "list", "delete"):
         setattr(obstore, name, counted(getattr(obstore, name)))
-    app.store._fsync = counted(app.store._fsync)
+    app.objects._fsync = counted(app.objects._fsync)
     return lambda: count
 
 

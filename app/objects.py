@@ -1,0 +1,157 @@
+"""Objects behind one URL, written durably: a local directory or S3, with one face through obstore.
+
+On a local directory files and their directories are fsynced before a write counts, because obstore does not do it.
+"""
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from app.errors import StoreError
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta  # exists for type checkers only
+
+_TEMPORARY = re.compile(r".*#\d+")  # how obstore's local store names a file that it is still writing
+_STALE_SECONDS = 3600
+_CHUNK_BYTES = 1 << 20
+THREADS = 8
+
+
+class Objects:
+    """What lies below one location, by key. Safe to use from several threads and processes.
+
+    What the server or the disk says against it is raised as it comes; `naming` makes it a `StoreError`.
+    """
+
+    def __init__(self, objects: ObjectStore, root: Path | None = None) -> None:
+        """`root`: of a local directory; None elsewhere."""
+        self._objects = objects
+        self._root = root
+
+    @classmethod
+    def open(cls, location: str, folders: Iterable[str]) -> "Objects":
+        """Open a directory (made if missing, with these folders) or a URL such as `s3://bucket/prefix`.
+
+        Raises `StoreError` for a server that does not honour conditional writes: sharing it would lose uploads.
+        """
+        root = _local_root(location)
+        if root is None:
+            objects = cls(from_url(location))
+        else:
+            for folder in (root, *(root / folder for folder in folders)):
+                folder.mkdir(parents=True, exist_ok=True)
+                _sweep(folder)
+            _fsync(root)
+            _fsync(root.parent)
+            objects = cls(LocalStore(root), root)
+        objects._probe(location)
+        return objects
+
+    def _probe(self, location: str) -> None:
+        key = f"probe-{uuid.uuid4().hex}"
+        try:
+            if self.create(key, b"probe") and not self.create(key, b"probe"):
+                return
+        finally:
+            with suppress(BaseError, OSError):  # a probe left behind harms nobody and is not what went wrong
+                obstore.delete(self._objects, key)
+        raise StoreError(
+            f"{location} ignores conditional writes (creating the same object twice succeeded), so two processes "
+            "could overwrite each other's uploads: use a server that honours If-None-Match, or a local directory"
+        )
+
+    def get(self, key: str) -> bytes | None:
+        """An object, or None where there is none."""
+        try:
+            return bytes(obstore.get(self._objects, key).bytes())
+        except FileNotFoundError:
+            return None
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        """An object in pieces. Raises FileNotFoundError."""
+        yield from map(bytes, obstore.get(self._objects, key).stream(min_chunk_size=_CHUNK_BYTES))
+
+    def size(self, key: str) -> int | None:
+        """An object's bytes, or None where there is none."""
+        try:
+            return obstore.head(self._objects, key)["size"]
+        except FileNotFoundError:
+            return None
+
+    def list(self, folder: str, after: str | None = None) -> "Iterator[ObjectMeta]":
+        """What lies in a folder, from the first key > `after`."""
+        for batch in obstore.list(self._objects, folder, offset=after):
+            yield from batch
+
+    def put(self, key: str, content: bytes | Path) -> None:
+        """Write an object whole, over what is there. It counts once it is synced."""
+        obstore.put(self._objects, key, content)
+
+    def create(self, key: str, content: bytes) -> bool:
+        """Write an object where there is none; False where there is one. It counts once it is synced."""
+        try:
+            obstore.put(self._objects, key, content, mode="create")
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; one that is gone already is no error."""
+
+        def remove(key: str) -> None:
+            with suppress(FileNotFoundError):
+                obstore.delete(self._objects, key)
+
+        with ThreadPoolExecutor(THREADS) as threads:
+            for _ in threads.map(remove, keys):
+                pass
+
+    def sync(self, key: str) -> None:
+        """Have an object survive a power cut. S3 promises that with its answer."""
+        if self._root is not None:
+            _fsync(self._root / key)
+            _fsync((self._root / key).parent)
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Turn obstore's and the disk's errors into `StoreError`, saying what was tried."""
+    try:
+        yield
+    except (BaseError, OSError) as error:
+        raise StoreError(f"cannot {what}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+
+
+def _local_root(location: str) -> Path | None:
+    if "://" not in location:
+        return Path(location).expanduser().resolve()
+    url = urlsplit(location)
+    return Path(unquote(url.path)) if url.scheme == "file" else None
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left half written."""
+    oldest = time.time() - _STALE_SECONDS
+    for path in folder.iterdir():
+        if _TEMPORARY.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
