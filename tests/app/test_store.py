@@ -65,6 +65,14 @@ def test_a_content_is_kept_and_downloaded(location: str, tmp_path: Path) -> None
     assert read_back(out) == FILES
 
 
+@pytest.mark.parametrize("location", ["directory", "moto", "rclone"], indirect=True)  # those that take parts
+def test_a_content_that_is_sent_in_parts_is_kept_whole(location: str, tmp_path: Path) -> None:
+    files = {"adapter_model.safetensors": bytes(range(256)) * 50_000}  # 12.8 MB; a part has 5
+    digest, archive = packed(tmp_path, files)
+    Store.open(location).put_content(digest, archive)
+    assert read_back(Store.open(location).get_content(digest, tmp_path / "out")) == files
+
+
 def test_a_missing_content_is_named(location: str, tmp_path: Path) -> None:
     store = Store.open(location)
     with pytest.raises(MissingContentError, match="c" * 64):
