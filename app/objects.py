@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -22,11 +23,19 @@ from app.errors import StoreError
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta  # exists for type checkers only
+    from obstore.store import ClientConfig, RetryConfig
 
 _TEMPORARY = re.compile(r".*#\d+")  # how obstore's local store names a file that it is still writing
 _STALE_SECONDS = 3600
 _CHUNK_BYTES = 1 << 20
 THREADS = 8
+# A server that does not answer must not hold up a request, or the shutdown, for the minutes that obstore would try.
+_RETRY: "RetryConfig" = {
+    "max_retries": 4,
+    "retry_timeout": timedelta(seconds=5),
+    "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=1), "base": 2},
+}
+_CONNECT, _READ, _WHOLE = timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=300)
 
 
 class Objects:
@@ -48,7 +57,7 @@ class Objects:
         """
         root = _local_root(location)
         if root is None:
-            objects = cls(from_url(location))
+            objects = cls(from_url(location, retry_config=_RETRY, client_options=_client_options()))
         else:
             for folder in (root, *(root / folder for folder in folders)):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -132,6 +141,12 @@ def naming(what: str) -> Iterator[None]:
         yield
     except (BaseError, OSError) as error:
         raise StoreError(f"cannot {what}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+
+
+def _client_options() -> "ClientConfig":
+    """Options of our own make obstore forget what the environment says of plain http, so it is said again."""
+    plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
+    return {"connect_timeout": _CONNECT, "read_timeout": _READ, "timeout": _WHOLE, "allow_http": plain}
 
 
 def _local_root(location: str) -> Path | None:

@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     max_rank: Count = Field(256, description="largest rank of an adapter")
     host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")
     follow_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        1.0, description="how often to look for what other processes changed in the store"
+        0.5, description="how often to look for what other processes changed in the store"
     )
     keep_versions: Count | None = Field(None, description="newest versions of a name that an upload leaves")
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")

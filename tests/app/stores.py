@@ -28,6 +28,7 @@ class FakeS3(BaseHTTPRequestHandler):
     """As much of S3 as the store uses. With `conditional` off it ignores If-None-Match, as some servers do."""
 
     conditional = True
+    silent = False  # whether it takes requests and never answers
     deletes = True  # whether it may be asked to delete
     lose_answer_to = "nothing"  # a part of the key whose first PUT succeeds and is answered 500
     protocol_version = "HTTP/1.1"
@@ -36,6 +37,11 @@ class FakeS3(BaseHTTPRequestHandler):
     lock: threading.Lock
 
     def _answer(self, status: int, body: bytes = b"") -> None:
+        if self.silent:
+            while self.silent:
+                time.sleep(0.05)
+            self.close_connection = True  # whoever asked has gone
+            return
         self.send_response(status)
         self.send_header("ETag", '"e"')
         self.send_header("Last-Modified", "Sun, 05 Jan 2020 10:00:00 GMT")

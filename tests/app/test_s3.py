@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.app.conftest import process, upload
-from tests.app.stores import Moto, use_s3
+from tests.app.stores import FakeS3, Moto, use_s3
 from tests.oracle import PeftAdapter, make_peft
 
 TEXT = "What is LoRA?"
@@ -135,3 +135,22 @@ def test_while_s3_is_away_what_is_held_is_served(pair: Pair, moto: Moto, made: l
     push(pair.one, "held", made[1])
     within(10, lambda: pair.other.get("/adapters/held").json()["version"] == 2)
     assert served(pair.other, "held", made[1])
+
+
+def test_a_silent_s3_holds_up_neither_a_request_nor_the_shutdown(
+    s3: type[FakeS3], tiny_path: Path, made: list[PeftAdapter]
+) -> None:
+    """It accepts connections and never answers: the unknown name is a 503 soon, and SIGTERM ends the process."""
+    with process("s3://bucket/store", "--demo", "0", "--graceful-seconds", "20", base=tiny_path) as (server, client):
+        push(client, "held", made[0])
+        s3.silent = True
+        with ThreadPoolExecutor(2) as threads:
+            unknown = threads.submit(embed, client, "nobody")
+            assert served(client, "held", made[0])
+            assert unknown.result(timeout=20).status_code == 503
+            waiting = threads.submit(embed, client, "nobody else")
+            time.sleep(0.5)
+            server.terminate()
+            assert server.wait(timeout=30) == 0
+            assert waiting.result(timeout=1).status_code == 503
+        s3.silent = False
