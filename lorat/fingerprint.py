@@ -9,6 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from lorat.layout import plain
+
 
 class _Hash(Protocol):
     def update(self, data: Any, /) -> None: ...
@@ -60,7 +62,7 @@ def _keys(checkpoint: Path) -> Iterable[tuple[str, Path, str]]:
 def _update(digest: _Hash, named: Iterable[tuple[str, Tensor]]) -> None:
     for name, tensor in named:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        data = tensor.detach().cpu().contiguous().view(-1).view(torch.uint8)
+        data = plain(tensor.detach()).cpu().contiguous().view(-1).view(torch.uint8)
         digest.update(data.numpy().data)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lorat.adapter import Adapter, Linear, Task
+from lorat.attention import PaddedAttention
 from lorat.base import Base, load_base
 from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import MAX_RANK, read_adapter
@@ -137,7 +138,7 @@ class MultiLoRAT:
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             token_type_ids=batch.token_type_ids,
-            batch=batch,
+            attention=PaddedAttention(batch.lengths, self.device, self.dtype),
             routing=routing,
         )
         hidden: Tensor = output.last_hidden_state[0]

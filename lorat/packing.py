@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, groupby
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ class PackedBatch:
 
     input_ids, position_ids, token_type_ids: (1, tokens) int64; positions restart with each sequence.
     lengths: tokens of each sequence. offsets: where each starts, and the end (sequences + 1).
-    runs: (first token, sequences, length) of each run of neighbours of equal length.
     """
 
     input_ids: Tensor
@@ -22,7 +21,6 @@ class PackedBatch:
     token_type_ids: Tensor
     lengths: tuple[int, ...]
     offsets: tuple[int, ...]
-    runs: tuple[tuple[int, int, int], ...]
 
 
 def pack(
@@ -44,14 +42,4 @@ def pack(
         token_type_ids=row(chain.from_iterable(kinds)),
         lengths=lengths,
         offsets=tuple(offsets),
-        runs=_runs(lengths),
     )
-
-
-def _runs(lengths: Sequence[int]) -> tuple[tuple[int, int, int], ...]:
-    runs, start = [], 0
-    for length, run in groupby(lengths):
-        count = len(list(run))
-        runs.append((start, count, length))
-        start += count * length
-    return tuple(runs)

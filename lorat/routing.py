@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -20,6 +21,15 @@ class Segment:
     stop: int
     deltas: Mapping[Key, Delta]
     merged: Mapping[Key, Tensor]
+
+
+class Merged(NamedTuple):
+    """Packed rows start to stop - 1 with a weight of their own, as `lay_out` left it, and a bias to add."""
+
+    start: int
+    stop: int
+    weight: Tensor
+    bias: Tensor | None
 
 
 class Routing:
@@ -50,10 +60,10 @@ class Routing:
             if key in segment.deltas and key not in segment.merged
         ]
 
-    def merged(self, key: Key) -> list[tuple[int, int, Tensor, Tensor | None]]:
-        """(start, stop, weight, extra bias) of the segments that have a merged weight at a group."""
+    def merged(self, key: Key) -> list[Merged]:
+        """The segments that have a merged weight at a group."""
         return [
-            (segment.start, segment.stop, segment.merged[key], segment.deltas[key].bias)
+            Merged(segment.start, segment.stop, segment.merged[key], segment.deltas[key].bias)
             for segment in self.segments
             if key in segment.merged
         ]

@@ -7,15 +7,18 @@ A slot's tensors are made once, when its adapter is loaded, and never written ag
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from lorat.adapter import Adapter, LoRA
 from lorat.errors import NotLoadedError, SlotsFullError
 from lorat.heads import LoadedHead
 from lorat.layers import merged_weight
+from lorat.layout import lay_out
 from lorat.targets import Site
 
 # The linear layers of an encoder layer that share an input are one matrix product: a group.
@@ -48,6 +51,11 @@ class Delta:
     a: Tensor
     parts: tuple[Part, ...]
     bias: Tensor | None
+
+    @cached_property
+    def shape(self) -> tuple[tuple[int, int], ...]:
+        """(rank, first column) of each part: deltas of one shape can be stacked."""
+        return tuple((len(part.b), part.columns.start) for part in self.parts)
 
 
 class GroupLinear(Protocol):
@@ -148,25 +156,31 @@ class Slots:
 
 
 def _stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
-    width = linear.weight.shape[0] // len(chosen)
+    """Ranks are filled up with zeros to a power of two, at least 8, so that adapters of like rank have one shape."""
+    width = linear.bias.shape[0] // len(chosen)
     parts, stacked, rank = [], [], 0
     bias = torch.zeros_like(linear.bias, dtype=torch.float32)
     for position, lora in enumerate(chosen):
         if lora is None:
             continue
         columns = slice(position * width, (position + 1) * width)
-        b = (lora.b * lora.scaling).T.contiguous().to(linear.weight)
-        parts.append(Part(slice(rank, rank + lora.rank), columns, b))
-        stacked.append(lora.a)
-        rank += lora.rank
+        padding = _padded(lora.rank) - lora.rank
+        b = F.pad((lora.b * lora.scaling).T, (0, 0, 0, padding))
+        parts.append(Part(slice(rank, rank + len(b)), columns, b.contiguous().to(linear.bias)))
+        stacked.append(F.pad(lora.a, (0, 0, 0, padding)))
+        rank += len(b)
         if lora.bias is not None:
             bias[columns] = lora.bias.to(bias) - linear.bias[columns].float()
-    a = torch.cat(stacked).T.contiguous().to(linear.weight)
+    a = torch.cat(stacked).T.contiguous().to(linear.bias)
     return Delta(a, tuple(parts), bias.to(linear.bias) if bias.any() else None)
+
+
+def _padded(rank: int) -> int:
+    return max(8, 1 << (rank - 1).bit_length())
 
 
 def _merge(weight: Tensor, delta: Delta) -> Tensor:
     merged = weight.clone()
     for part in delta.parts:
         merged[part.columns] = merged_weight(weight[part.columns], delta.a[:, part.ranks].T, part.b.T)
-    return merged
+    return lay_out(merged)

@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 
 from lorat import MultiLoRAT, Row, Tokens
 from lorat.errors import InputError, InputTooLongError, NoHeadError, NotLoadedError, SlotsFullError
+from lorat.layout import lay_out
 from tests.oracle import ALL_LINEAR, make_peft
 
 TEXTS = ["a", "", "  spaced out  ", "What is LoRA?", "word " * 20, "naïve café 日本語 🙂", "long " * 600, "x" * 300]
@@ -133,6 +134,17 @@ def test_merges_loads_and_evictions_never_change_the_base(tiny_path, tmp_path, d
     model.forward(rows(model, TEXTS, slot))
     assert model.fingerprint() == before
     assert np.array_equal(model.embed(TEXTS), plain)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_fingerprint_reads_the_weights_as_they_are_laid_out(tiny_path, dtype):
+    model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", dtype=dtype)
+    before = model.fingerprint()
+    linear = model.base.model.encoder.layer[1].linears["output"]
+    weight = linear.weight.clone()
+    weight[3, 5] += 1
+    linear.laid_out = lay_out(weight)
+    assert model.fingerprint() != before
 
 
 def test_a_failed_load_leaves_nothing(tiny, tiny_path, tmp_path):

@@ -21,8 +21,6 @@ def test_sequences_are_laid_end_to_end(ids):
     assert batch.position_ids.tolist() == [[p for s in ids for p in range(len(s))]]
     assert batch.token_type_ids.sum() == 0
     assert [batch.offsets[i + 1] - batch.offsets[i] for i in range(len(ids))] == list(batch.lengths)
-    covered = [start + i for start, count, length in batch.runs for i in range(count * length)]
-    assert covered == list(range(batch.offsets[-1]))
 
 
 class FakeSlot:

@@ -1,0 +1,52 @@
+"""Weights laid out once for the matrix library.
+
+On a CPU the layout is oneDNN's own blocked layout, which a plain weight would be brought into at every call. The
+operators are those that torch.compile's freezing pass calls; where they are missing, or do not know the dtype,
+the weight stays as it is and `F.linear` runs.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_LAYOUT_ROWS = 1024  # the number of rows that the layout is chosen for; it serves others as well
+
+
+def lay_out(weight: Tensor) -> Tensor:
+    """A weight (out, in) in the layout that `linear` is fastest with; the values are the same."""
+    if not _can_lay_out(weight):
+        return weight
+    laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _LAYOUT_ROWS)
+    return laid_out
+
+
+def _can_lay_out(weight: Tensor) -> bool:
+    if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    supported: dict[torch.dtype, Callable[[], bool]] = {
+        torch.float32: torch.backends.mkldnn.is_available,
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
+    }
+    return bool(supported[weight.dtype]())
+
+
+def plain(weight: Tensor) -> Tensor:
+    """The weight (out, in) that was laid out."""
+    return weight.to_dense() if weight.is_mkldnn else weight
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
+    """x W^T + b, plus `residual` (rows, out). x (rows, in), `weight` as `lay_out` left it, bias (out,)."""
+    y: Tensor
+    if not weight.is_mkldnn:
+        y = F.linear(x, weight, bias)
+        return y if residual is None else y + residual
+    operator = torch.ops.mkldnn._linear_pointwise
+    if residual is None:
+        y = operator(x, weight, bias, "none", [], "")
+    else:  # added in float32, before the sum is rounded
+        y = operator.binary(x, residual, weight, bias, "add")
+    return y

@@ -1,0 +1,45 @@
+"""FrozenLinear: linear layers of the base that share an input, as one product for rows of many adapters."""
+
+import torch
+from torch import Tensor, nn
+
+from lorat.layout import lay_out, linear, plain
+from lorat.ops import lora_delta
+from lorat.routing import Key, Merged, Routing
+
+
+class FrozenLinear(nn.Module):
+    """Weight (out, in) and bias (out,) that are never written; the adapters come with each call."""
+
+    laid_out: Tensor
+    bias: Tensor
+
+    def __init__(self, key: Key, linears: list[nn.Linear]) -> None:
+        super().__init__()
+        self.key = key
+        self.register_buffer("laid_out", lay_out(torch.cat([linear.weight.detach() for linear in linears])))
+        self.register_buffer("bias", torch.cat([linear.bias.detach() for linear in linears]))
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight, (out, in); a copy where it is laid out otherwise."""
+        return plain(self.laid_out)
+
+    def forward(self, x: Tensor, routing: Routing, residual: Tensor | None = None) -> Tensor:
+        """(rows, in) to (rows, out): Wx + b, what each row's adapter adds, and `residual` (rows, out)."""
+        merged = routing.merged(self.key)
+        y = self._with_merged(x, merged, residual) if merged else linear(x, self.laid_out, self.bias, residual)
+        lora_delta(y, x, routing.deltas(self.key))
+        return y
+
+    def _with_merged(self, x: Tensor, merged: list[Merged], residual: Tensor | None) -> Tensor:
+        """Segments with a merged weight are one product each; what lies between them is the base's."""
+        parts, done = [], 0
+        for segment in [*merged, Merged(len(x), len(x), self.laid_out, None)]:
+            for start, stop, weight, extra in (Merged(done, segment.start, self.laid_out, None), segment):
+                if start < stop:
+                    bias = self.bias if extra is None else self.bias + extra
+                    rest = None if residual is None else residual[start:stop]
+                    parts.append(linear(x[start:stop], weight, bias, rest))
+            done = segment.stop
+        return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -1,0 +1,24 @@
+"""Weights in the matrix library's layout, against F.linear in float32."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lorat.layout import lay_out, linear, plain
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 4e-3), ("float16", 1e-3)])
+@pytest.mark.parametrize("rows", [1, 7, 64, 300])
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_laid_out_weight_keeps_its_values_and_multiplies(dtype, tolerance, rows, residual):
+    generator = torch.Generator().manual_seed(rows)
+    kind = getattr(torch, dtype)
+    weight, bias, x, rest = (
+        torch.randn(shape, generator=generator).to(kind) for shape in [(48, 40), (48,), (rows, 40), (rows, 48)]
+    )
+    laid_out = lay_out(weight)
+    assert torch.equal(plain(laid_out), weight)
+    got = linear(x, laid_out, bias, rest if residual else None)
+    expected = F.linear(x.float(), weight.float(), bias.float()) + (rest.float() if residual else 0)
+    assert got.dtype == kind
+    assert (got.float() - expected).abs().max() <= tolerance * expected.abs().max()
