@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from fastapi import Request, Response
 
-from app.engine import Array
 from app.errors import InvalidRequestError
+from app.jobs import Array
 from app.service import Answer
 from lorat.adapter import Head
-from lorat.heads import finish
+from lorat.pooling import finish
 
 T = TypeVar("T")
 CLIENT_GONE = 499

@@ -43,13 +43,17 @@ class Queue(Generic[W]):
             self._waiting.append(item)
             self.tokens += item.size
 
-    def take(self, claim: Callable[[W], bool] = lambda _: True) -> list[W]:
-        """Remove and return the next batch. Work for which `claim` is false (cancelled) is dropped."""
+    def take(self, claim: Callable[[W], bool] = lambda _: True, share: int | None = None) -> list[W]:
+        """Remove and return the next batch, of at most `share` tokens where others take from the same queue.
+
+        Work for which `claim` is false (cancelled) is dropped.
+        """
+        limit = self.max_tokens if share is None else min(share, self.max_tokens)
         batch: list[W] = []
         passed: list[W] = []
         tokens = 0
         adapters: set[Hashable] = set()
-        while self._waiting and (not batch or tokens + self._waiting[0].size <= self.max_tokens):
+        while self._waiting and (not batch or tokens + self._waiting[0].size <= limit):
             item = self._waiting.popleft()
             if len(adapters | {item.adapter} - {None}) > self.max_adapters:
                 passed.append(item)

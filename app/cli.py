@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from app.client import Client, files_of
 from app.settings import Settings
 from lorat.errors import LoratError
+from lorat.memory import keep_freed_memory
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -105,6 +106,7 @@ def _prepare_process() -> None:
 
     OpenMP's threads spin at every barrier; beside an event loop and a tokeniser that starves all of them.
     """
+    keep_freed_memory()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

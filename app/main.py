@@ -1,12 +1,14 @@
 """create_app(settings): the whole service as one ASGI application."""
 
 import logging
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
@@ -35,6 +37,7 @@ from lorat.errors import LoratError
 from lorat.probes import verify_probes
 
 logger = logging.getLogger("lorat")
+_MAX_WORKERS = 4
 _TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
 
 
@@ -61,7 +64,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the store, load the base and the declared adapters, start the engine."""
     log = AdapterLog(Store.open(settings.store))
     model = load_model(settings)
-    engine = Engine(model, settings.max_batch_tokens, metrics)
+    engine = Engine(model, settings.max_batch_tokens, metrics, settings.workers or default_workers(model.device))
     registry = Registry(log, partial(check_adapter, model), engine, cache_bytes=settings.host_cache_bytes)
     changes = Changes(registry, upload_limits(settings), settings.keep_versions)
     usage = Usage()
@@ -84,6 +87,11 @@ def load_model(settings: Settings) -> MultiLoRAT:
     """The base with room for adapters. Raises BaseError, ConfigError."""
     base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
     return MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
+
+
+def default_workers(device: torch.device) -> int:
+    """One pass at a time on a GPU; on a CPU one a core, up to a few: threads inside a pass wait for one another."""
+    return 1 if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
 
 
 def upload_limits(settings: Settings) -> UploadLimits:

@@ -1,17 +1,21 @@
-"""Which adapters are in the device's slots: the least recently used gives way. One thread changes it."""
+"""Which adapters are in the device's slots: the least recently used that nobody leases gives way."""
 
-from collections import OrderedDict
-from collections.abc import Collection, Mapping, Set
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Set
+from contextlib import contextmanager
 
 from lorat import Adapter, MultiLoRAT, Slot
 
 
 class Residency:
-    """Slots by digest, in the order of their last use."""
+    """Slots by digest, in the order of their last use. Safe to use from several threads."""
 
     def __init__(self, model: MultiLoRAT) -> None:
         self._model = model
         self._slots: OrderedDict[str, Slot] = OrderedDict()
+        self._leases: Counter[str] = Counter()
+        self._lock = threading.RLock()
         self._pinned: Set[str] = frozenset()
         self._merged: Set[str] = frozenset()
         self.loads = 0
@@ -34,32 +38,61 @@ class Residency:
         slot = self._slots.get(digest)
         return bool(slot and slot.merged)
 
-    def hold(self, wanted: Mapping[str, Adapter]) -> dict[str, Slot]:
-        """Slots for one batch: loads what is not there. At most as many adapters as there are slots."""
-        held = {}
-        for digest in sorted(wanted, key=lambda digest: digest not in self._slots):
-            if digest not in self._slots:
-                self._make_room(wanted)
-                self._load(digest, wanted[digest])
-            held[digest] = self._slots[digest]
-            self._slots.move_to_end(digest)
-        return held
+    @contextmanager
+    def lease(self, wanted: Mapping[str, Adapter]) -> Iterator[dict[str, Slot]]:
+        """Slots for one batch: loads what is not there; none of them gives way until the batch is done.
+
+        All batches at a time may want at most as many adapters as there are slots.
+        """
+        with self._lock:
+            present = [digest for digest in wanted if digest in self._slots]
+            self._leases.update(present)  # before anything is evicted
+            leased = {digest: self._use(digest) for digest in present}
+            try:
+                for digest in wanted.keys() - leased.keys():
+                    self._make_room()
+                    self._load(digest, wanted[digest])
+                    self._leases[digest] += 1
+                    leased[digest] = self._use(digest)
+            except BaseException:
+                self._release(list(leased))
+                raise
+        try:
+            yield leased
+        finally:
+            with self._lock:
+                self._release(list(leased))
+
+    def _release(self, digests: Iterable[str]) -> None:
+        self._leases.subtract(digests)
+        self._leases += Counter()  # without those that nobody leases any more
+
+    def _use(self, digest: str) -> Slot:
+        self._slots.move_to_end(digest)
+        return self._slots[digest]
 
     def preload(self, digest: str, content: Adapter) -> None:
         """Put an adapter into a slot, unless only pinned ones could give way to it."""
-        if digest in self._slots or not (self._model.slots.free or self._slots.keys() - self._pinned):
-            return
-        self._make_room(())
-        self._load(digest, content)
+        with self._lock:
+            if digest in self._slots or not (self._model.slots.free or self._may_leave() - self._pinned):
+                return
+            self._make_room()
+            self._load(digest, content)
 
-    def _make_room(self, wanted: Collection[str]) -> None:
-        """Evict what was used longest ago and is not `wanted`: one that is pinned only where all are."""
+    def _may_leave(self) -> Set[str]:
+        return {digest for digest in self._slots if not self._leases[digest]}
+
+    def _make_room(self) -> None:
+        """Evict what was used longest ago and nobody leases: one that is pinned only where all are."""
         if self._model.slots.free:
             return
-        others = [digest for digest in self._slots if digest not in wanted]
+        others = [digest for digest in self._slots if not self._leases[digest]]
         digest = next((digest for digest in others if digest not in self._pinned), others[0])
-        self.forget(digest)
+        self._evict(digest)
         self.evictions += 1
+
+    def _evict(self, digest: str) -> None:
+        self._model.unload(self._slots.pop(digest))
 
     def _load(self, digest: str, adapter: Adapter) -> None:
         slot = self._model.load(adapter)
@@ -70,15 +103,16 @@ class Residency:
 
     def prefer(self, pinned: Set[str], merged: Set[str]) -> None:
         """Which give way last, and which have merged weights."""
-        self._pinned, self._merged = pinned, merged
-        for digest, slot in self._slots.items():
-            if digest in merged and not slot.merged:
-                self._model.merge(slot)
-            elif digest not in merged and slot.merged:
-                self._model.unmerge(slot)
+        with self._lock:
+            self._pinned, self._merged = pinned, merged
+            for digest, slot in self._slots.items():
+                if digest in merged and not slot.merged:
+                    self._model.merge(slot)
+                elif digest not in merged and slot.merged:
+                    self._model.unmerge(slot)
 
     def forget(self, digest: str) -> None:
-        """Free the slot of an adapter, if it has one."""
-        slot = self._slots.pop(digest, None)
-        if slot is not None:
-            self._model.unload(slot)
+        """Free the slot of an adapter, if it has one; while a batch leases it, once it gives way."""
+        with self._lock:
+            if digest in self._may_leave():
+                self._evict(digest)

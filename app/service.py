@@ -9,9 +9,10 @@ from typing import Any
 
 from app.catalog import Version
 from app.changes import Changes
-from app.engine import Array, Engine, Job, Output
+from app.engine import Engine
 from app.errors import EmptyInputError, InvalidRequestError, OverloadedError
 from app.follow import Follower
+from app.jobs import Array, Call, Output
 from app.metrics import Metrics
 from app.registry import Bound, Registry
 from app.settings import Settings
@@ -157,9 +158,9 @@ class Service:
     async def _run(self, task: Task, tokens: Sequence[Tokens], bound: Bound | None) -> list[Output]:
         """Queue and wait. When the waiting is cancelled (the client has gone), what is queued is dropped."""
         digest, content = (bound.version.digest, bound.content) if bound else (None, None)
-        jobs = [Job(token, task, digest, content) for token in tokens]
-        self.engine.submit(jobs)
-        return await asyncio.gather(*(asyncio.wrap_future(job.future) for job in jobs))
+        call = Call(tokens, task, digest, content)
+        self.engine.submit(call)
+        return await asyncio.wrap_future(call.future)
 
     def _headers(
         self, bound: Bound | None, tokens: Sequence[Tokens], outputs: Sequence[Output], tokenize: float, total: float

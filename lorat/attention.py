@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 _WIDTHS = np.array([16, 32, 48, 64, 96, 128, 192, 256, 384, 512])
 
@@ -28,7 +29,7 @@ class _Group:
 
 
 class PaddedAttention:
-    """Batched matrix products over sequences of like length, padded to a few widths.
+    """Batched products over sequences of like length, padded to a few widths.
 
     Many short sequences make a few large products, however the batch is ordered; a sequence's width depends on
     its own length only, so its result does not depend on the others.
@@ -71,12 +72,24 @@ def _attend(qkv: Tensor, group: _Group, heads: int) -> Tensor:
     """(count * width, 3 * hidden) to (count * width, hidden)."""
     hidden = qkv.shape[1] // 3
     shape = (group.count, group.width, 3, heads, hidden // heads)
-    query, key, value = qkv.view(shape).permute(2, 0, 3, 1, 4).reshape(3, -1, group.width, hidden // heads)
-    scale = (hidden // heads) ** -0.5
-    if group.bias is None:
-        scores = torch.bmm(query, key.transpose(1, 2)).mul_(scale)
+    query, key, value = qkv.view(shape).permute(2, 0, 3, 1, 4)
+    if qkv.dtype == torch.float32:
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=group.bias)
     else:
-        bias = group.bias.expand(-1, heads, -1, -1).reshape(-1, 1, group.width)
-        scores = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=scale)
-    attended = torch.bmm(scores.softmax(-1), value)
-    return attended.view(group.count, heads, group.width, -1).transpose(1, 2).reshape(-1, hidden)
+        attended = _half_attention(query, key, value, group.bias)
+    return attended.transpose(1, 2).reshape(-1, hidden)
+
+
+def _half_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """As `scaled_dot_product_attention`, (count, heads, width, head), with scores in the tensors' own dtype.
+
+    On a CPU in bfloat16 two batched products take half the time of PyTorch's fused kernel.
+    """
+    count, heads, width, size = query.shape
+    query, key, value = (tensor.reshape(-1, width, size) for tensor in (query, key, value))
+    if bias is None:
+        scores = torch.bmm(query, key.transpose(1, 2)).mul_(size**-0.5)
+    else:
+        rows = bias.expand(-1, heads, -1, -1).reshape(-1, 1, width)
+        scores = torch.baddbmm(rows, query, key.transpose(1, 2), alpha=size**-0.5)
+    return torch.bmm(scores.softmax(-1), value).view(count, heads, width, size)

@@ -1,4 +1,4 @@
-"""From hidden states to answers: pooling, dense layers, normalising, classification heads."""
+"""Classification heads on the device: from hidden states to logits, for rows of many heads at once."""
 
 from collections.abc import Sequence
 
@@ -8,87 +8,8 @@ from torch.nn import functional as F
 
 from lorat.adapter import Head, Linear
 from lorat.layers import merged_weight
-from lorat.recipe import Dense, Recipe, activation
 
-
-def pool(hidden: Tensor, lengths: Sequence[int], skip: Sequence[int], recipe: Recipe) -> Tensor:
-    """One vector for each packed sequence, before normalising. Returns (sequences, dimensions) float32.
-
-    hidden: (tokens, hidden), the sequences end to end. skip: leading tokens (a prompt's) that each
-    sequence leaves out. Formulas as in sentence-transformers' Pooling; sums are in float32.
-    """
-    size = torch.tensor(lengths, device=hidden.device)
-    start = size.cumsum(0) - size
-    first = start + torch.minimum(torch.tensor(skip, device=hidden.device), size - 1)
-    pooled = [_POOLERS[mode](hidden.float(), start, first, size) for mode in recipe.pooling]
-    vectors = torch.cat(pooled, dim=1)
-    for dense in recipe.dense:
-        vectors = _dense(vectors, dense)
-    return vectors
-
-
-def _cls(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    return hidden[first]
-
-
-def _lasttoken(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    return hidden[start + size - 1]
-
-
-def _rows(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens that count: their sequence, their position in it, their hidden states."""
-    sequence = torch.repeat_interleave(torch.arange(len(size), device=size.device), size)
-    token = torch.arange(len(hidden), device=size.device)
-    kept = token >= first[sequence]
-    return sequence[kept], (token - start[sequence])[kept], hidden[kept]
-
-
-def _sum(values: Tensor, sequence: Tensor, count: int) -> Tensor:
-    return values.new_zeros(count, values.shape[1]).index_add_(0, sequence, values)
-
-
-def _mean(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, _, kept = _rows(hidden, start, first, size)
-    return _sum(kept, sequence, len(size)) / (start + size - first).unsqueeze(1)
-
-
-def _mean_sqrt(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, _, kept = _rows(hidden, start, first, size)
-    return _sum(kept, sequence, len(size)) / (start + size - first).unsqueeze(1).sqrt()
-
-
-def _weighted_mean(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, position, kept = _rows(hidden, start, first, size)
-    weight = (position + 1).unsqueeze(1).to(kept.dtype)
-    return _sum(kept * weight, sequence, len(size)) / _sum(weight, sequence, len(size))
-
-
-def _max(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, _, kept = _rows(hidden, start, first, size)
-    lowest = kept.new_full((len(size), kept.shape[1]), float("-inf"))
-    return lowest.scatter_reduce(0, sequence.unsqueeze(1).expand_as(kept), kept, reduce="amax")
-
-
-_POOLERS = {
-    "cls": _cls,
-    "lasttoken": _lasttoken,
-    "mean": _mean,
-    "mean_sqrt_len_tokens": _mean_sqrt,
-    "weightedmean": _weighted_mean,
-    "max": _max,
-}
-
-
-def _dense(vectors: Tensor, dense: Dense) -> Tensor:
-    bias = None if dense.bias is None else dense.bias.to(vectors)
-    result: Tensor = activation(dense.activation)(F.linear(vectors, dense.weight.to(vectors), bias))
-    return result
-
-
-def finish(vectors: Tensor, dimensions: int | None, normalize: bool) -> Tensor:
-    """Cut to `dimensions`, then divide by the Euclidean length. (n, d) to (n, min(d, dimensions))."""
-    cut = vectors[:, :dimensions] if dimensions else vectors
-    return F.normalize(cut, dim=1) if normalize else cut
+_LARGE = 1 << 16  # values of a weight that is worth a product of its own
 
 
 class LoadedHead:
@@ -98,19 +19,57 @@ class LoadedHead:
     """
 
     def __init__(self, head: Head, base_pooler: Linear | None, device: torch.device) -> None:
-        pooler = head.pooler or base_pooler
+        """`base_pooler`: on the device, in float32; heads that use it as it is share it."""
         self.classifier = _on(head.classifier, device)
-        self.pooler = _on(_adapted(pooler, head), device) if pooler else None
+        pooler = head.pooler or base_pooler
+        if pooler is None or (pooler is base_pooler and head.pooler_lora is None):
+            self.pooler = pooler
+        else:
+            self.pooler = _on(_adapted(pooler, head), device)
 
-    def sequence_logits(self, first: Tensor) -> Tensor:
-        """Logits of whole sequences: (n, hidden), each one's first token, to (n, labels) float32."""
-        assert self.pooler is not None
-        pooled = torch.tanh(F.linear(first.float(), self.pooler.weight, self.pooler.bias))
-        return F.linear(pooled, self.classifier.weight, self.classifier.bias)
 
-    def token_logits(self, hidden: Tensor) -> Tensor:
-        """Logits of each token: (tokens, hidden) to (tokens, labels) float32."""
-        return F.linear(hidden.float(), self.classifier.weight, self.classifier.bias)
+def sequence_logits(first: Tensor, heads: Sequence[LoadedHead]) -> list[Tensor]:
+    """Logits (labels,) float32 of each sequence by its own head. first: (sequences, hidden), their first tokens."""
+    poolers = [head.pooler for head in heads if head.pooler is not None]
+    assert len(poolers) == len(heads)
+    pooled = torch.tanh(torch.stack(_each(first.float(), poolers)))
+    return _each(pooled, [head.classifier for head in heads])
+
+
+def token_logits(hidden: Tensor, lengths: Sequence[int], heads: Sequence[LoadedHead]) -> list[Tensor]:
+    """Logits (tokens, labels) float32 of each sequence by its own head. hidden: (all tokens, hidden)."""
+    parts = hidden.split_with_sizes(list(lengths))
+    logits: dict[int, Tensor] = {}
+    for places in _alike([id(head) for head in heads]):
+        joined = torch.cat([parts[place] for place in places]).float()
+        classifier = heads[places[0]].classifier
+        answers = F.linear(joined, classifier.weight, classifier.bias)
+        logits.update(zip(places, answers.split_with_sizes([lengths[place] for place in places]), strict=True))
+    return [logits[place] for place in range(len(heads))]
+
+
+def _each(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
+    """Each row through a linear of its own: one batched product for small ones of a size, one a large one."""
+    sizes = [linear.weight.shape if linear.weight.numel() < _LARGE else id(linear) for linear in linears]
+    results: dict[int, Tensor] = {}
+    for places in _alike(sizes):
+        rows, first = x[places], linears[places[0]]
+        if all(linears[place] is first for place in places):
+            answers = F.linear(rows, first.weight, first.bias)
+        else:
+            weights = torch.stack([linears[place].weight for place in places])
+            biases = torch.stack([linears[place].bias for place in places])
+            answers = torch.baddbmm(biases.unsqueeze(2), weights, rows.unsqueeze(2)).squeeze(2)
+        results.update(zip(places, answers, strict=True))
+    return [results[place] for place in range(len(linears))]
+
+
+def _alike(keys: Sequence[object]) -> list[list[int]]:
+    """The places of each key."""
+    places: dict[object, list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    return list(places.values())
 
 
 def _adapted(pooler: Linear, head: Head) -> Linear:

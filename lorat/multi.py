@@ -15,9 +15,10 @@ from lorat.base import Base, load_base
 from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import MAX_RANK, read_adapter
 from lorat.fingerprint import fingerprint
-from lorat.heads import LoadedHead, finish, pool
+from lorat.heads import LoadedHead, sequence_logits, token_logits
 from lorat.packed import PackedLayer
 from lorat.packing import PackedBatch, pack
+from lorat.pooling import finish, pool
 from lorat.recipe import Recipe
 from lorat.routing import Routing
 from lorat.slots import Slot, Slots
@@ -45,12 +46,13 @@ class MultiLoRAT:
         self.base = base
         self.max_rank = max_rank
         self._model = base.model
-        self._pooler = base.model.pooler
+        self._pooler = base.model.pooler and base.model.pooler.float()  # as heads compute
         self._model.pooler = None
         layers = [PackedLayer(layer, index) for index, layer in enumerate(base.model.encoder.layer)]
         self._model.encoder.layer = torch.nn.ModuleList(layers)
         self.device: torch.device = base.model.device
         self.dtype: torch.dtype = base.model.dtype
+        self._base_pooler = self._pooler and Linear(self._pooler.dense.weight, self._pooler.dense.bias)
         self.slots = Slots({linear.key: linear for layer in layers for linear in layer.groups()}, slots)
 
     @classmethod
@@ -84,7 +86,7 @@ class MultiLoRAT:
 
     def _with_head(self, slot: Slot) -> Slot:
         if slot.adapter.head:
-            slot.head = LoadedHead(slot.adapter.head, self._base_pooler(), self.device)
+            slot.head = LoadedHead(slot.adapter.head, self._base_pooler, self.device)
         return slot
 
     def unload(self, slot: Slot) -> None:
@@ -147,21 +149,23 @@ class MultiLoRAT:
     def _finish(
         self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], heads: Sequence[LoadedHead | None]
     ) -> dict[int, Tensor]:
-        """Answers by position: rows with the same recipe, or the same head, are computed together."""
-        groups: dict[Any, list[int]] = {}
-        for place, (row, head) in enumerate(zip(rows, heads, strict=True)):
-            groups.setdefault((id(head or self.recipe(row.slot)), row.task), []).append(place)
+        """Answers by position: rows of one kind are computed together, each with its own head."""
+        kinds: dict[Any, list[int]] = {}
+        for place, row in enumerate(rows):
+            recipe = self.recipe(row.slot)
+            kind = (row.task, recipe.pooling, recipe.dense and id(recipe)) if row.task == "embedding" else (row.task,)
+            kinds.setdefault(kind, []).append(place)
         results: dict[int, Tensor] = {}
-        for (_, task), places in groups.items():
-            head = heads[places[0]]
+        for (task, *_), places in kinds.items():
+            chosen = [head for place in places if (head := heads[place])]
             answers: Sequence[Tensor] | Tensor
-            if head is None:
+            if task == "embedding":
                 answers = self._pool(hidden, batch, rows, places)
             elif task == "sequence_classification":
-                answers = head.sequence_logits(hidden[[batch.offsets[place] for place in places]])
+                answers = sequence_logits(hidden[[batch.offsets[place] for place in places]], chosen)
             else:
-                chosen = _select(hidden, batch, places)
-                answers = head.token_logits(chosen).split_with_sizes([batch.lengths[place] for place in places])
+                lengths = [batch.lengths[place] for place in places]
+                answers = token_logits(_select(hidden, batch, places), lengths, chosen)
             results.update(zip(places, answers, strict=True))
         return results
 
@@ -172,9 +176,6 @@ class MultiLoRAT:
             [rows[place].tokens.skip for place in places],
             self.recipe(rows[places[0]].slot),
         )
-
-    def _base_pooler(self) -> Linear | None:
-        return self._pooler and Linear(self._pooler.dense.weight, self._pooler.dense.bias)
 
     def embed(
         self,

@@ -212,7 +212,7 @@ def test_a_full_server_says_so_at_once(serve):
 
 
 def test_the_work_of_a_client_that_has_gone_is_dropped(serve):
-    client = serve()
+    client = serve(workers=1)
     with ThreadPoolExecutor(1) as threads, held(client) as release:
         first = threads.submit(client.post, "/embed", json={"inputs": "first"})
         while client.app.state.service._running < 1:

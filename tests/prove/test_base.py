@@ -28,7 +28,8 @@ def test_10000_merges_and_1000_evictions_leave_the_base_as_it_was(minilm_path, t
         residency = Residency(model)
         contents = [read_adapter(directory, model.base.shape) for directory in made]
         for index in range(LOADS):
-            residency.hold({str(index % 4): contents[index % 4]})
+            with residency.lease({str(index % 4): contents[index % 4]}):
+                pass
         assert residency.evictions >= LOADS - 2
         after, seconds = model.fingerprint(), time.perf_counter() - started
         keep(f"| {dtype} | {MERGES:,} | {residency.loads:,} | {seconds:.0f} | `{before[:16]}…` | `{after[:16]}…` |")

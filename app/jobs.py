@@ -1,0 +1,88 @@
+"""A request on its way through the engine: its inputs are jobs that may run in different batches."""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, InvalidStateError
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lorat import Adapter, Tokens
+from lorat.adapter import Task
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One input's answer: a vector, or logits. Times are in seconds."""
+
+    values: Array
+    queued: float
+    inference: float
+
+
+class Call:
+    """All inputs of one request: one future for their outputs, in the order of the inputs."""
+
+    def __init__(
+        self, inputs: Sequence[Tokens], task: Task, digest: str | None = None, content: Adapter | None = None
+    ) -> None:
+        """Bound to an adapter's content (None: the base) before it is queued."""
+        self.task = task
+        self.digest = digest
+        self.content = content
+        self.arrived = time.perf_counter()
+        self.future: Future[list[Output]] = Future()
+        self.jobs = [Job(self, index, tokens) for index, tokens in enumerate(inputs)]
+        self._outputs: dict[int, Output] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anyone still waits: false once it was cancelled, or one of its inputs failed."""
+        return not self.future.done()
+
+    def resolve(self, index: int, output: Output) -> None:
+        """Note one input's output. The last one resolves the future."""
+        with self._lock:
+            self._outputs[index] = output
+            done = len(self._outputs) == len(self.jobs)
+        if done:
+            self._finish(lambda: self.future.set_result([self._outputs[place] for place in range(len(self.jobs))]))
+
+    def fail(self, error: Exception) -> None:
+        """Fail the whole request; of its inputs that still wait none is computed."""
+        self._finish(lambda: self.future.set_exception(error))
+
+    def _finish(self, finish: Any) -> None:
+        try:
+            finish()
+        except InvalidStateError:  # its client has gone, or it failed already
+            return
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One input of a request."""
+
+    call: Call
+    index: int
+    tokens: Tokens
+
+    @property
+    def size(self) -> int:
+        """Tokens."""
+        return len(self.tokens)
+
+    @property
+    def adapter(self) -> str | None:
+        """What a batch counts as one adapter."""
+        return self.call.digest
+
+    @property
+    def request(self) -> Call:
+        """What it came with."""
+        return self.call
