@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ import torch
 from app.batching import Queue
 from app.errors import NotFiniteError, UnavailableError
 from app.jobs import Array, Call, Job, Output
+from app.merging import MergePolicy
 from app.metrics import Metrics
 from app.residency import Residency
 from lorat import Adapter, MultiLoRAT, Row
 
 STUCK_SECONDS = 60.0
+_BATCHES_A_CHOICE = 20  # between two looks at who should be merged
 _NOT_FINITE = "this adapter's weights drive the answer out of range: train it again with a lower learning rate"
 logger = logging.getLogger("lorat")
 
@@ -27,8 +30,13 @@ logger = logging.getLogger("lorat")
 class Engine:
     """Runs inputs of any adapters and tasks together. Every request's future is resolved, whatever happens."""
 
-    def __init__(self, model: MultiLoRAT, max_batch_tokens: int, metrics: Metrics, workers: int = 1) -> None:
-        """`workers`: forward passes at a time; each may hold as many adapters as its share of the slots."""
+    def __init__(
+        self, model: MultiLoRAT, max_batch_tokens: int, metrics: Metrics, workers: int = 1, merge_bytes: int = 0
+    ) -> None:
+        """`workers`: forward passes at a time; each may hold as many adapters as its share of the slots.
+
+        `merge_bytes`: memory for merged weights.
+        """
         self._model = model
         self._residency = Residency(model)
         self._workers = min(workers, model.slots.capacity)
@@ -37,6 +45,11 @@ class Engine:
         self._wake = threading.Condition()
         self._open = True
         self._idle = 0
+        self._policy = MergePolicy(merge_bytes)
+        self._always: Set[str] = frozenset()
+        self._never: Set[str] = frozenset()
+        self._batches = 0
+        self._chosen_at = 0  # loads so far
         self._busy_since: dict[str, float] = {}
         self._tokens_per_second = 1000.0
         self._metrics = metrics
@@ -58,9 +71,22 @@ class Engine:
         """Free the slot of an adapter that is no longer served."""
         self._order(lambda: self._residency.forget(digest))
 
-    def prefer(self, pinned: Set[str], merged: Set[str]) -> None:
-        """Which adapters give way last, and which compute with merged weights, by digest; until called again."""
-        self._order(lambda: self._residency.prefer(pinned, merged))
+    def prefer(self, pinned: Set[str], merged: Set[str], unmerged: Set[str] = frozenset()) -> None:
+        """By digest: which adapters give way last; which compute with merged weights, and which never do.
+
+        It holds until called again. Of the others those are merged that gain by it.
+        """
+        self._residency.prefer(pinned)
+        self._always, self._never = merged, unmerged
+        self._merge()
+
+    def _merge(self) -> None:
+        """Order what the merge policy wants changed."""
+        self._chosen_at = self._residency.loads
+        merged = self._residency.merged()
+        chosen = self._policy.choose(self._residency.candidates(), merged, self._always, self._never)
+        for digest in chosen ^ merged:
+            self._order(partial(self._residency.merge, digest, digest in chosen))
 
     def preload(self, digest: str, content: Adapter) -> "Future[None]":
         """Put an adapter into a slot before anyone asks for it; one that is pinned does not give way to it."""
@@ -175,14 +201,22 @@ class Engine:
         self._observe(batch, seconds)
 
     def _observe(self, batch: list[Job], seconds: float) -> None:
-        tasks, adapters = Counter(job.call.task for job in batch), {job.adapter for job in batch}
-        tokens, residency = sum(job.size for job in batch), self._residency
+        tasks = Counter(job.call.task for job in batch)
+        residency = self._residency
+        by_adapter: Counter[str | None] = Counter()
+        for job in batch:
+            by_adapter[job.adapter] += job.size
+        tokens = by_adapter.total()
+        self._policy.observe(by_adapter)
+        self._batches += 1
+        if self._batches % _BATCHES_A_CHOICE == 0 or (self._always and residency.loads != self._chosen_at):
+            self._merge()
         self._tokens_per_second += 0.1 * (tokens / max(seconds, 1e-6) - self._tokens_per_second)
-        self._metrics.observe_batch(tasks, len(adapters), tokens, seconds)
+        self._metrics.observe_batch(tasks, len(by_adapter), tokens, seconds)
         self._metrics.observe_slots(residency.loads, residency.evictions, len(residency))
         logger.debug(
             "forward: %d inputs, %d tokens, %d adapters, %s, %.1f ms",
-            len(batch), tokens, len(adapters), dict(tasks), seconds * 1000,
+            len(batch), tokens, len(by_adapter), dict(tasks), seconds * 1000,
         )  # fmt: skip
 
 

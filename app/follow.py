@@ -100,8 +100,11 @@ class Follower:
         self._usage.keep(lambda reference: catalog.find(reference) is not None)
         set_up = [(version, catalog.settings(version.name)) for version in catalog.list(None, len(catalog))]
         pinned = [version for version, settings in set_up if settings["pinned"]]
-        merged = {version.digest for version, settings in set_up if settings["merge"] == "always"}
-        self._engine.prefer({version.digest for version in pinned}, merged)
+        always, never = (
+            {version.digest for version, settings in set_up if settings["merge"] == merge}
+            for merge in ("always", "never")
+        )
+        self._engine.prefer({version.digest for version in pinned}, always, never)
         for version in pinned:
             self._preload(version)
 

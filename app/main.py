@@ -64,7 +64,9 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the store, load the base and the declared adapters, start the engine."""
     log = AdapterLog(Store.open(settings.store))
     model = load_model(settings)
-    engine = Engine(model, settings.max_batch_tokens, metrics, settings.workers or default_workers(model.device))
+    workers = settings.workers or default_workers(model.device)
+    merge_bytes = 0 if settings.merge == "never" else settings.merge_bytes
+    engine = Engine(model, settings.max_batch_tokens, metrics, workers, merge_bytes)
     registry = Registry(log, partial(check_adapter, model), engine, cache_bytes=settings.host_cache_bytes)
     changes = Changes(registry, upload_limits(settings), settings.keep_versions)
     usage = Usage()

@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 
+from app.merging import Candidate
 from lorat import Adapter, MultiLoRAT, Slot
 
 
@@ -17,7 +18,6 @@ class Residency:
         self._leases: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._pinned: Set[str] = frozenset()
-        self._merged: Set[str] = frozenset()
         self.loads = 0
         self.evictions = 0
 
@@ -95,21 +95,38 @@ class Residency:
         self._model.unload(self._slots.pop(digest))
 
     def _load(self, digest: str, adapter: Adapter) -> None:
-        slot = self._model.load(adapter)
-        self._slots[digest] = slot  # before merging, which may fail for want of memory
+        self._slots[digest] = self._model.load(adapter)
         self.loads += 1
-        if digest in self._merged:
-            self._model.merge(slot)
 
-    def prefer(self, pinned: Set[str], merged: Set[str]) -> None:
-        """Which give way last, and which have merged weights."""
+    def prefer(self, pinned: Set[str]) -> None:
+        """Which give way last."""
+        self._pinned = pinned
+
+    def candidates(self) -> dict[str, Candidate]:
+        """What merging each resident adapter would take."""
         with self._lock:
-            self._pinned, self._merged = pinned, merged
-            for digest, slot in self._slots.items():
-                if digest in merged and not slot.merged:
-                    self._model.merge(slot)
-                elif digest not in merged and slot.merged:
-                    self._model.unmerge(slot)
+            return {digest: Candidate(*self._model.merge_size(slot)) for digest, slot in self._slots.items()}
+
+    def merged(self) -> frozenset[str]:
+        """Who computes with merged weights."""
+        with self._lock:
+            return frozenset(digest for digest, slot in self._slots.items() if slot.merged)
+
+    def merge(self, digest: str, merged: bool) -> None:
+        """Give a resident adapter merged weights, or take them away. Others are served meanwhile."""
+        with self._lock:
+            slot = self._slots.get(digest)
+            if slot is None or bool(slot.merged) == merged:
+                return
+            self._leases[digest] += 1
+        try:
+            if merged:
+                self._model.merge(slot)
+            else:
+                self._model.unmerge(slot)
+        finally:
+            with self._lock:
+                self._release([digest])
 
     def forget(self, digest: str) -> None:
         """Free the slot of an adapter, if it has one; while a batch leases it, once it gives way."""

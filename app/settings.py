@@ -35,6 +35,8 @@ class Settings(BaseSettings):
         0.5, description="how often to look for what other processes changed in the store"
     )
     keep_versions: Count | None = Field(None, description="newest versions of a name that an upload leaves")
+    merge: Literal["auto", "never"] = Field("auto", description="auto: adapters with much traffic get merged weights")
+    merge_bytes: Annotated[int, Field(ge=0)] = Field(256 * MEBIBYTE, description="memory for merged weights")
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")
     demo: bool = Field(True, description="import the demo adapters into a store that never held any")
     workers: Count | None = Field(

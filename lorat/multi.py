@@ -101,6 +101,10 @@ class MultiLoRAT:
         """Drop a slot's merged weights."""
         self.slots.unmerge(slot)
 
+    def merge_size(self, slot: Slot) -> tuple[float, int]:
+        """A slot's low-rank products as a share of the base's arithmetic, and the bytes of its merged weights."""
+        return self.slots.merge_size(slot)
+
     def recipe(self, slot: Slot | None) -> Recipe:
         """The embedding recipe of a slot: the adapter's own where it has one, else the base's."""
         return (slot.adapter.recipe if slot else None) or self.base.recipe

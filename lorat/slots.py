@@ -66,6 +66,10 @@ class GroupLinear(Protocol):
         """(out, in)."""
 
     @property
+    def laid_out(self) -> Tensor:
+        """The weight as the matrix library wants it."""
+
+    @property
     def bias(self) -> Tensor:
         """(out,)."""
 
@@ -141,6 +145,13 @@ class Slots:
         """Give a slot merged weights of its own: pristine base + delta, one new tensor per changed group."""
         slot.require_loaded()
         slot.merged = {key: _merge(self._groups[key].weight, delta) for key, delta in slot.deltas.items()}
+
+    def merge_size(self, slot: Slot) -> tuple[float, int]:
+        """A slot's low-rank products as a share of the base's arithmetic, and the bytes of its merged weights."""
+        whole = sum(linear.laid_out.numel() for linear in self._groups.values())
+        changed = sum(self._groups[key].laid_out.numel() for key in slot.deltas)
+        itemsize = next(iter(self._groups.values())).bias.itemsize
+        return slot.bytes / itemsize / whole, changed * itemsize
 
     def unmerge(self, slot: Slot) -> None:
         """Drop a slot's merged weights."""

@@ -157,7 +157,7 @@ def test_pins_give_way_last_and_never_what_the_batch_holds(tiny_path, tmp_path):
     model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", slots=2)
     many = {f"{n}": a for n, a in enumerate(adapters(model, tiny_path, tmp_path, 4))}
     residency = Residency(model)
-    residency.prefer({"0", "3"}, frozenset())
+    residency.prefer({"0", "3"})
     residency.preload("0", many["0"])
     for wanted in (["1"], ["2"], ["1", "2"], ["0", "1"], ["2", "3"], ["1", "0"]):
         with residency.lease({digest: many[digest] for digest in wanted}) as held:
@@ -238,6 +238,32 @@ def test_an_input_that_fails_fails_its_request(engine):
     with pytest.raises(Exception, match="600 tokens"):
         bad.future.result(30)
     assert not bad.wanted
+
+
+def test_an_adapter_with_all_the_traffic_gets_merged_weights_and_loses_them_again(tiny_path, tmp_path):
+    model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", slots=4)
+    hot, other = adapters(model, tiny_path, tmp_path, 2)
+    engine = Engine(model, 4096, Metrics(), merge_bytes=1 << 20)
+
+    def ask(digest, content, times):
+        vectors = []
+        for _ in range(times):
+            request = Call([Tokens([101, 7592, 102])] * 50, "embedding", digest, content)
+            engine.submit(request)
+            vectors.append(request.future.result(30)[0].values)
+        return vectors
+
+    try:
+        vectors = ask("hot", hot, 100)
+        assert engine.merged("hot")
+        assert abs(vectors[-1] - vectors[0]).max() <= 1e-5
+        ask("other", other, 3000)
+        assert not engine.merged("hot") and engine.merged("other")
+        engine.prefer(frozenset(), frozenset(), {"other"})
+        ask(None, None, 1)
+        assert not engine.merged("other")
+    finally:
+        engine.close(10)
 
 
 def test_a_failing_order_does_not_stop_the_worker(tiny, engine):
