@@ -1,16 +1,19 @@
-"""What runs next. Pure: it knows neither torch nor asyncio nor threads.
+"""What runs next. Pure: it knows neither torch nor asyncio nor threads nor a clock.
 
-First come, first served, up to a token budget and a number of different adapters. A piece of work that does
-not fit because of its adapter keeps its place while later ones may pass; the head of the queue always fits.
+Fair by tokens, twice: adapters take turns, and within an adapter its requests do. Next is whoever was served the
+fewest tokens; who begins to wait is put level with the most served one. So a flood holds up nobody but itself, and a
+stream of newcomers does not hold up who waits already. A batch ends at the first input that does not fit: what would
+still fit could pass it for ever.
 """
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
+from heapq import heappop, heappush, heapreplace
 from typing import Generic, Protocol, TypeVar
 
 
 class Work(Protocol):
-    """One input: its size in tokens and its adapter (None: the base, which needs no slot)."""
+    """One input: its size in tokens, its adapter (None: the base, which needs no slot) and its request."""
 
     @property
     def size(self) -> int:
@@ -20,55 +23,164 @@ class Work(Protocol):
     def adapter(self) -> Hashable | None:
         """What counts as one adapter."""
 
+    @property
+    def request(self) -> Hashable:
+        """What it came with; work of one request keeps its order."""
 
+
+T = TypeVar("T")
 W = TypeVar("W", bound=Work)
 
 
+class _Turns(Generic[T]):
+    """Who is next: of those inside the one that was served the fewest tokens, of equals the one that came first."""
+
+    def __init__(self, free: Callable[[T], bool] = lambda _: True) -> None:
+        """Who is `free` is always inside; others wait outside until they are let in."""
+        self._free = free
+        self._inside: list[tuple[int, int, T]] = []  # heaps of: tokens served, number, who
+        self._outside: list[tuple[int, int, T]] = []
+        self._most = 0
+        self._number = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._inside)
+
+    def join(self, who: T) -> None:
+        """Begin to wait, level with the most served one there ever was."""
+        self._number += 1
+        self._place((self._most, self._number, who))
+
+    @property
+    def first(self) -> T:
+        """Whose turn it is."""
+        return self._inside[0][2]
+
+    def serve(self, tokens: int, stays: bool) -> None:
+        """Charge the first one, which leaves unless it `stays`."""
+        served, number, who = self._inside[0]
+        served += tokens
+        self._most = max(self._most, served)
+        if stays:
+            heapreplace(self._inside, (served, number, who))
+        else:
+            heappop(self._inside)
+
+    def let_in(self) -> None:
+        """Let the first one outside in, if it comes before all inside."""
+        if self._outside and not (self._inside and self._inside[0] < self._outside[0]):
+            heappush(self._inside, heappop(self._outside))
+
+    def send_out(self) -> None:
+        """Send out who is not free. Nobody's place in the order changes."""
+        turns, self._inside = self._inside, []
+        for turn in turns:
+            self._place(turn)
+
+    def _place(self, turn: tuple[int, int, T]) -> None:
+        heappush(self._inside if self._free(turn[2]) else self._outside, turn)
+
+
+class _Flow(Generic[W]):
+    """The work of one adapter. Its requests take turns."""
+
+    def __init__(self, adapter: Hashable | None) -> None:
+        self.adapter = adapter
+        self._requests: dict[Hashable, deque[W]] = {}
+        self._turns: _Turns[deque[W]] = _Turns()
+
+    def __bool__(self) -> bool:
+        return bool(self._requests)
+
+    def put(self, item: W) -> None:
+        """Add an input at the end of its request."""
+        request = self._requests.get(item.request)
+        if request is None:
+            request = self._requests[item.request] = deque()
+            self._turns.join(request)
+        request.append(item)
+
+    @property
+    def first(self) -> W:
+        """The next input."""
+        return self._turns.first[0]
+
+    def remove_first(self, cost: int) -> None:
+        """Remove the next input and charge its request `cost` tokens."""
+        request = self._turns.first
+        item = request.popleft()
+        self._turns.serve(cost, stays=bool(request))
+        if not request:
+            del self._requests[item.request]
+
+
 class Queue(Generic[W]):
-    """Waiting work, in the order it came."""
+    """Waiting work, and whose turn it is."""
 
     def __init__(self, max_tokens: int, max_adapters: int) -> None:
         """`max_tokens` of one batch (a single larger input runs alone), `max_adapters` different ones in it."""
         self.max_tokens = max_tokens
         self.max_adapters = max_adapters
-        self._waiting: deque[W] = deque()
         self.tokens = 0
+        self._length = 0
+        self._flows: dict[Hashable | None, _Flow[W]] = {}
+        self._turns = _Turns[_Flow[W]](lambda flow: flow.adapter is None)  # inside: the base, the batch's adapters
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._length
 
     def put(self, work: Iterable[W]) -> None:
-        """Add work at the end."""
+        """Add work, each input at the end of its request."""
         for item in work:
-            self._waiting.append(item)
+            flow = self._flows.get(item.adapter)
+            if flow is None:
+                flow = self._flows[item.adapter] = _Flow(item.adapter)
+                self._turns.join(flow)
+            flow.put(item)
+            self._length += 1
             self.tokens += item.size
 
     def take(self, claim: Callable[[W], bool] = lambda _: True, share: int | None = None) -> list[W]:
         """Remove and return the next batch, of at most `share` tokens where others take from the same queue.
 
-        Work for which `claim` is false (cancelled) is dropped.
+        Work for which `claim` is false (cancelled) is dropped and costs its adapter and its request nothing.
         """
-        limit = self.max_tokens if share is None else min(share, self.max_tokens)
+        room = self.max_tokens if share is None else min(share, self.max_tokens)
         batch: list[W] = []
-        passed: list[W] = []
-        tokens = 0
         adapters: set[Hashable] = set()
-        while self._waiting and (not batch or tokens + self._waiting[0].size <= limit):
-            item = self._waiting.popleft()
-            if len(adapters | {item.adapter} - {None}) > self.max_adapters:
-                passed.append(item)
-                continue
-            self.tokens -= item.size
-            if claim(item):
+        while flow := self._next(len(adapters) < self.max_adapters):
+            item = flow.first
+            size = item.size
+            if batch and size > room:
+                break
+            claimed = claim(item)
+            self._remove_first(flow, size, charged=claimed)
+            if claimed:
                 batch.append(item)
-                tokens += item.size
-                adapters |= {item.adapter} - {None}
-        self._waiting.extendleft(reversed(passed))
+                room -= size
+                if flow.adapter is not None:
+                    adapters.add(flow.adapter)
+        self._turns.send_out()
         return batch
+
+    def _next(self, places: bool) -> _Flow[W] | None:
+        """Whose turn it is. An adapter that is not in the batch comes into it only where it has `places`."""
+        if places:
+            self._turns.let_in()
+        return self._turns.first if self._turns else None
+
+    def _remove_first(self, flow: _Flow[W], size: int, charged: bool) -> None:
+        cost = size if charged else 0
+        flow.remove_first(cost)
+        self._turns.serve(cost, stays=bool(flow))
+        if not flow:
+            del self._flows[flow.adapter]
+        self._length -= 1
+        self.tokens -= size
 
     def clear(self) -> list[W]:
         """Remove and return everything."""
-        everything = list(self._waiting)
-        self._waiting.clear()
-        self.tokens = 0
+        everything = []
+        while self._length:
+            everything += self.take()
         return everything

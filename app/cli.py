@@ -16,6 +16,7 @@ from app.settings import Settings
 from lorat.errors import LoratError
 from lorat.memory import keep_freed_memory
 
+_SWITCH_SECONDS = 0.0005
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
@@ -104,9 +105,11 @@ class SettingsError(LoratError):
 def _prepare_process() -> None:
     """What must be set before torch and tokenizers are imported.
 
-    OpenMP's threads spin at every barrier; beside an event loop and a tokeniser that starves all of them.
+    OpenMP's threads spin at every barrier; beside an event loop and a tokeniser that starves all of them. The
+    engine's threads take Python's lock for moments only: they should not wait 5 ms for it each time.
     """
     keep_freed_memory()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

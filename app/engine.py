@@ -22,6 +22,7 @@ from app.residency import Residency
 from lorat import Adapter, MultiLoRAT, Row
 
 STUCK_SECONDS = 60.0
+_LEAST_TOKENS = 64  # fewer keep the matrix library from its pace
 _BATCHES_A_CHOICE = 20  # between two looks at who should be merged
 _NOT_FINITE = "this adapter's weights drive the answer out of range: train it again with a lower learning rate"
 logger = logging.getLogger("lorat")
@@ -44,7 +45,6 @@ class Engine:
         self._orders: deque[tuple[Callable[[], object], Future[None]]] = deque()
         self._wake = threading.Condition()
         self._open = True
-        self._idle = 0
         self._policy = MergePolicy(merge_bytes)
         self._always: Set[str] = frozenset()
         self._never: Set[str] = frozenset()
@@ -172,9 +172,7 @@ class Engine:
                 if not (order or batch):
                     if not self._open:
                         return None
-                    self._idle += 1
                     self._wake.wait()
-                    self._idle -= 1
                     continue
             if order:  # one between two batches: loading many pins must not hold requests up
                 _obey(*order)
@@ -182,8 +180,8 @@ class Engine:
                 return batch
 
     def _share(self) -> int:
-        """Tokens that one worker takes of what waits, so that idle ones get as much."""
-        return math.ceil(self._queue.tokens / (self._idle + 1))
+        """Tokens that one worker takes of what waits, so that all of them end at about the same time."""
+        return max(_LEAST_TOKENS, math.ceil(self._queue.tokens / self._workers))
 
     def _run(self, batch: list[Job]) -> list[Array]:
         wanted = {job.call.digest: job.call.content for job in batch if job.call.digest and job.call.content}

@@ -45,7 +45,7 @@ class PaddedAttention:
         ]
 
     def __call__(self, qkv: Tensor, heads: int) -> Tensor:
-        """qkv (tokens, 3 * hidden): queries, keys and values side by side. Returns (tokens, hidden)."""
+        """qkv (tokens, 3 * hidden): queries, values and keys side by side. Returns (tokens, hidden)."""
         context = qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)
         for group in self._groups:
             attended = _attend(qkv.index_select(0, group.rows), group, heads)
@@ -72,7 +72,7 @@ def _attend(qkv: Tensor, group: _Group, heads: int) -> Tensor:
     """(count * width, 3 * hidden) to (count * width, hidden)."""
     hidden = qkv.shape[1] // 3
     shape = (group.count, group.width, 3, heads, hidden // heads)
-    query, key, value = qkv.view(shape).permute(2, 0, 3, 1, 4)
+    query, value, key = qkv.view(shape).permute(2, 0, 3, 1, 4)
     if qkv.dtype == torch.float32:
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=group.bias)
     else:

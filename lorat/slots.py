@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -23,16 +24,19 @@ from lorat.targets import Site
 
 # The linear layers of an encoder layer that share an input are one matrix product: a group.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "qkv": ("query", "key", "value"),
+    "qkv": ("query", "value", "key"),  # query and value, the usual targets, lie side by side
     "output": ("output",),
     "intermediate": ("intermediate",),
     "ffn_output": ("ffn_output",),
 }
 
 
+_JOINED_RANK = 32
+
+
 @dataclass(frozen=True)
 class Part:
-    """One target's share of a group: rows of the stacked A, columns of the group's output, and B."""
+    """The share of a group's neighbouring targets: rows of the stacked A, columns of the group's output, and B."""
 
     ranks: slice
     columns: slice
@@ -169,7 +173,8 @@ class Slots:
 def _stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
     """Ranks are filled up with zeros to a power of two, at least 8, so that adapters of like rank have one shape."""
     width = linear.bias.shape[0] // len(chosen)
-    parts, stacked, rank = [], [], 0
+    parts: list[Part] = []
+    stacked, rank = [], 0
     bias = torch.zeros_like(linear.bias, dtype=torch.float32)
     for position, lora in enumerate(chosen):
         if lora is None:
@@ -177,13 +182,24 @@ def _stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
         columns = slice(position * width, (position + 1) * width)
         padding = _padded(lora.rank) - lora.rank
         b = F.pad((lora.b * lora.scaling).T, (0, 0, 0, padding))
-        parts.append(Part(slice(rank, rank + len(b)), columns, b.contiguous().to(linear.bias)))
+        parts.append(Part(slice(rank, rank + len(b)), columns, b))
         stacked.append(F.pad(lora.a, (0, 0, 0, padding)))
         rank += len(b)
         if lora.bias is not None:
             bias[columns] = lora.bias.to(bias) - linear.bias[columns].float()
     a = torch.cat(stacked).T.contiguous().to(linear.bias)
+    parts = [Part(part.ranks, part.columns, part.b.contiguous().to(linear.bias)) for part in _joined(parts)]
     return Delta(a, tuple(parts), bias.to(linear.bias) if bias.any() else None)
+
+
+def _joined(parts: list[Part]) -> list[Part]:
+    """Neighbours of small rank as one part with a block-diagonal B: one product costs less than several."""
+    first, last = parts[0], parts[-1]
+    gapless = all(before.columns.stop == after.columns.start for before, after in pairwise(parts))
+    if not gapless or last.ranks.stop > _JOINED_RANK:
+        return parts
+    b: Tensor = torch.block_diag(*(part.b for part in parts))  # type: ignore[no-untyped-call]
+    return [Part(slice(0, last.ranks.stop), slice(first.columns.start, last.columns.stop), b)]
 
 
 def _padded(rank: int) -> int:

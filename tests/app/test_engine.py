@@ -223,13 +223,13 @@ def test_what_waits_is_shared_among_idle_workers(tiny, trace):
     forward = tiny.forward
     tiny.forward = lambda rows: together.wait(30) < 2 and forward(rows)
     try:
-        request = Call([Tokens([101, 2000 + n, 102]) for n in range(16)], "embedding")
+        request = Call([Tokens([101, 2000 + n, 102]) for n in range(40)], "embedding")
         engine.submit(request)
-        assert len(request.future.result(30)) == 16
+        assert len(request.future.result(30)) == 40
     finally:
         engine.close(10)
         del tiny.forward
-    assert len(trace.batches) == 2
+    assert len(trace.batches) >= 2
 
 
 def test_an_input_that_fails_fails_its_request(engine):

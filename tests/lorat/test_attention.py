@@ -12,7 +12,7 @@ HEADS, HIDDEN = 3, 24
 
 
 def alone(qkv):
-    query, key, value = qkv.view(len(qkv), 3, HEADS, HIDDEN // HEADS).permute(1, 2, 0, 3)
+    query, value, key = qkv.view(len(qkv), 3, HEADS, HIDDEN // HEADS).permute(1, 2, 0, 3)
     return F.scaled_dot_product_attention(query, key, value).transpose(0, 1).reshape(-1, HIDDEN)
 
 
