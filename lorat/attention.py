@@ -1,95 +1,125 @@
-"""Attention over a packed batch: each sequence attends to itself alone."""
+"""Attention over a packed batch: each sequence attends to itself alone.
+
+Sequences are laid into blocks of a few widths; blocks of one width are one batched product. So the number of
+operations does not grow with the number of sequences, and little is computed for padding.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-_WIDTHS = np.array([16, 32, 48, 64, 96, 128, 192, 256, 384, 512])
+# Of blocks, in tokens. PyTorch's softmax takes 32 values in bfloat16 at a time, and what is left one by one.
+_WIDTHS = np.array([32, 64, 96, 128, 192, 256, 384, 512])
+_NOBODY = -1
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Sequences of like length, each padded to `width` tokens.
+    """Blocks of one width.
 
-    rows: (count * width,) the packed row behind each place, some row of the same sequence where it is padding.
-    bias: (count, 1, 1, width), 0 for a token and -inf for padding; None where nothing is padded.
-    places, kept: the places that are no padding, and the packed rows they come from.
+    places: theirs among all places of the batch, a place being a head's share of a token.
+    shape: (blocks * heads, width).
+    bias: keys by queries, broadcast to (blocks * heads, width, width): 0 where a query sees a key, else -inf;
+    None where every query sees all keys.
     """
 
-    count: int
-    width: int
-    rows: Tensor
+    places: slice
+    shape: tuple[int, int]
     bias: Tensor | None
-    places: Tensor
-    kept: Tensor
 
 
-class PaddedAttention:
-    """Batched products over sequences of like length, padded to a few widths.
+class BlockAttention:
+    """The blocks of one batch, made once for all layers."""
 
-    Many short sequences make a few large products, however the batch is ordered; a sequence's width depends on
-    its own length only, so its result does not depend on the others.
-    """
-
-    def __init__(self, lengths: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, lengths: Sequence[int], heads: int, device: torch.device, dtype: torch.dtype) -> None:
         sizes = np.asarray(lengths)
-        offsets = sizes.cumsum() - sizes
         widths = _WIDTHS[np.searchsorted(_WIDTHS, sizes.clip(max=_WIDTHS[-1]))].clip(sizes)
-        self._groups = [
-            _group(int(width), offsets[widths == width], sizes[widths == width], device, dtype)
-            for width in np.unique(widths)
-        ]
+        self._heads = heads
+        self._groups: list[_Group] = []
+        sources, targets, end = [], np.empty((sizes.sum(), heads), dtype=np.int64), 0
+        for width in np.unique(widths):
+            rows, owners = _lay_into_blocks(sizes, np.flatnonzero(widths == width), int(width))
+            places = end + np.arange(rows.size * heads).reshape(len(rows), heads, width)
+            real = owners != _NOBODY
+            targets[rows[real]] = places.transpose(0, 2, 1)[real]
+            sources.append(_sources(rows, heads))
+            bias = _bias(owners, heads, dtype, device)
+            self._groups.append(_Group(slice(end, end + places.size), (len(rows) * heads, int(width)), bias))
+            end += places.size
+        self._sources = torch.from_numpy(np.concatenate(sources)).to(device)
+        self._targets = torch.from_numpy(targets.reshape(-1)).to(device)
 
-    def __call__(self, qkv: Tensor, heads: int) -> Tensor:
+    def __call__(self, qkv: Tensor) -> Tensor:
         """qkv (tokens, 3 * hidden): queries, values and keys side by side. Returns (tokens, hidden)."""
-        context = qkv.new_empty(qkv.shape[0], qkv.shape[1] // 3)
+        size = qkv.shape[1] // (3 * self._heads)
+        gathered = qkv.view(-1, size).index_select(0, self._sources)
+        attended = qkv.new_empty(len(gathered) // 3, size)
         for group in self._groups:
-            attended = _attend(qkv.index_select(0, group.rows), group, heads)
-            context.index_copy_(0, group.kept, attended.index_select(0, group.places))
-        return context
+            start, stop = group.places.start, group.places.stop
+            query, value, key = gathered[3 * start : 3 * stop].view(3, *group.shape, size)
+            _attend(query, key, value, group.bias, attended[start:stop].view(*group.shape, size))
+        return attended.index_select(0, self._targets).view(len(qkv), -1)
 
 
-def _group(width: int, starts: np.ndarray, sizes: np.ndarray, device: torch.device, dtype: torch.dtype) -> _Group:
-    place = np.arange(width)
-    real = place < sizes[:, None]
-    rows = np.where(real, starts[:, None] + place, starts[:, None])
-    bias = torch.zeros(real.shape, dtype=dtype).masked_fill_(torch.from_numpy(~real), float("-inf"))
-    return _Group(
-        count=len(sizes),
-        width=width,
-        rows=torch.from_numpy(rows.reshape(-1)).to(device),
-        bias=None if real.all() else bias.view(len(sizes), 1, 1, width).to(device),
-        places=torch.from_numpy(np.flatnonzero(real)).to(device),
-        kept=torch.from_numpy(rows[real]).to(device),
-    )
+def _lay_into_blocks(sizes: Integers, members: Integers, width: int) -> tuple[Integers, Integers]:
+    """The packed row at each place of the blocks, and the sequence it is of: (blocks, width) each.
 
-
-def _attend(qkv: Tensor, group: _Group, heads: int) -> Tensor:
-    """(count * width, 3 * hidden) to (count * width, hidden)."""
-    hidden = qkv.shape[1] // 3
-    shape = (group.count, group.width, 3, heads, hidden // heads)
-    query, value, key = qkv.view(shape).permute(2, 0, 3, 1, 4)
-    if qkv.dtype == torch.float32:
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=group.bias)
-    else:
-        attended = _half_attention(query, key, value, group.bias)
-    return attended.transpose(1, 2).reshape(-1, hidden)
-
-
-def _half_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """As `scaled_dot_product_attention`, (count, heads, width, head), with scores in the tensors' own dtype.
-
-    On a CPU in bfloat16 two batched products take half the time of PyTorch's fused kernel.
+    sizes: tokens of all sequences; members: those to lay. At a place that nobody has stands some row.
     """
-    count, heads, width, size = query.shape
-    query, key, value = (tensor.reshape(-1, width, size) for tensor in (query, key, value))
-    if bias is None:
-        scores = torch.bmm(query, key.transpose(1, 2)).mul_(size**-0.5)
-    else:
-        rows = bias.expand(-1, heads, -1, -1).reshape(-1, 1, width)
-        scores = torch.baddbmm(rows, query, key.transpose(1, 2), alpha=size**-0.5)
-    return torch.bmm(scores.softmax(-1), value).view(count, heads, width, size)
+    block, place = _first_fit(sizes[members], width)
+    tokens = sizes[members]
+    within = np.arange(tokens.sum()) - np.repeat(tokens.cumsum() - tokens, tokens)
+    at = np.repeat(block, tokens), np.repeat(place, tokens) + within
+    rows = np.zeros((block.max() + 1, width), dtype=np.int64)
+    owners = np.full_like(rows, _NOBODY)
+    rows[at] = np.repeat((sizes.cumsum() - sizes)[members], tokens) + within
+    owners[at] = np.repeat(members, tokens)
+    return rows, owners
+
+
+def _first_fit(sizes: Integers, width: int) -> tuple[Integers, Integers]:
+    """The block of each sequence and its first place there: the longest first, each where there is room."""
+    block, place = np.zeros_like(sizes), np.zeros_like(sizes)
+    filled: list[int] = []
+    for index in np.argsort(-sizes, kind="stable"):
+        size = int(sizes[index])
+        chosen = next((number for number, used in enumerate(filled) if used + size <= width), len(filled))
+        if chosen == len(filled):
+            filled.append(0)
+        block[index], place[index] = chosen, filled[chosen]
+        filled[chosen] += size
+    return block, place
+
+
+def _sources(rows: Integers, heads: int) -> Integers:
+    """Rows of qkv as (tokens * 3 * heads, size of a head) that the blocks are gathered from: 3, block, head, place."""
+    part = np.arange(3)[:, None, None, None] * heads + np.arange(heads)[:, None]
+    return (rows[:, None] * 3 * heads + part).reshape(-1)
+
+
+def _bias(owners: Integers, heads: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    owner = torch.from_numpy(owners)
+    padding = owner == _NOBODY
+    if not padding.any() and (owner == owner[:, :1]).all():
+        return None
+    alone = ((owner == owner[:, :1]) | padding).all()  # then a column says it all: which keys are there
+    hidden = padding[:, :, None] if alone else owner[:, :, None] != owner[:, None, :]
+    bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+    return bias.repeat_interleave(heads, 0).to(device)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, out: Tensor) -> None:
+    """(batch, width, size) each, `out` written. Scores stand keys by queries and have the tensors' own dtype.
+
+    On a CPU two batched products take half the time of PyTorch's fused kernel. In this order of the scores the
+    softmax runs down the columns, many at once.
+    """
+    given, beta = (query.new_empty(1, 1, 1), 0) if bias is None else (bias, 1)
+    scores = torch.baddbmm(given, key, query.transpose(1, 2), beta=beta, alpha=query.shape[2] ** -0.5)
+    torch.bmm(scores.softmax(1).transpose(1, 2), value, out=out)

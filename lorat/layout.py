@@ -8,7 +8,7 @@ the weight stays as it is and `F.linear` runs.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 _LAYOUT_ROWS = 1024  # the number of rows that the layout is chosen for; it serves others as well
@@ -49,4 +49,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = No
         y = operator(x, weight, bias, "none", [], "")
     else:  # added in float32, before the sum is rounded
         y = operator.binary(x, residual, weight, bias, "add")
+    return y
+
+
+def is_gelu(activation: nn.Module) -> bool:
+    """Whether an activation of transformers' is what `linear_gelu` computes."""
+    return getattr(activation, "act", None) is F.gelu
+
+
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """gelu(x W^T + b), exact (erf), in one pass where the weight is laid out."""
+    y: Tensor
+    if not weight.is_mkldnn:
+        return F.gelu(F.linear(x, weight, bias))
+    y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
     return y

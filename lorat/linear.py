@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lorat.layout import lay_out, linear, plain
+from lorat.layout import is_gelu, lay_out, linear, linear_gelu, plain
 from lorat.ops import lora_delta
 from lorat.routing import Key, Merged, Routing
 
@@ -14,9 +14,11 @@ class FrozenLinear(nn.Module):
     laid_out: Tensor
     bias: Tensor
 
-    def __init__(self, key: Key, linears: list[nn.Linear]) -> None:
+    def __init__(self, key: Key, linears: list[nn.Linear], activation: nn.Module | None = None) -> None:
         super().__init__()
         self.key = key
+        self.activation = activation or nn.Identity()
+        self._gelu = is_gelu(self.activation)
         self.register_buffer("laid_out", lay_out(torch.cat([linear.weight.detach() for linear in linears])))
         self.register_buffer("bias", torch.cat([linear.bias.detach() for linear in linears]))
 
@@ -26,11 +28,14 @@ class FrozenLinear(nn.Module):
         return plain(self.laid_out)
 
     def forward(self, x: Tensor, routing: Routing, residual: Tensor | None = None) -> Tensor:
-        """(rows, in) to (rows, out): Wx + b, what each row's adapter adds, and `residual` (rows, out)."""
+        """(rows, in) to (rows, out): Wx + b, what each row's adapter adds, and `residual` (rows, out); activated."""
+        if self._gelu and residual is None and not routing.touches(self.key):
+            return linear_gelu(x, self.laid_out, self.bias)
         merged = routing.merged(self.key)
         y = self._with_merged(x, merged, residual) if merged else linear(x, self.laid_out, self.bias, residual)
         lora_delta(y, x, routing.deltas(self.key))
-        return y
+        activated: Tensor = self.activation(y)
+        return activated
 
     def _with_merged(self, x: Tensor, merged: list[Merged], residual: Tensor | None) -> Tensor:
         """Segments with a merged weight are one product each; what lies between them is the base's."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lorat.adapter import Adapter, Linear, Task
-from lorat.attention import PaddedAttention
+from lorat.attention import BlockAttention
 from lorat.base import Base, load_base
 from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import MAX_RANK, read_adapter
@@ -140,11 +140,12 @@ class MultiLoRAT:
 
     def _encode(self, batch: PackedBatch, routing: Routing) -> Tensor:
         """(tokens, hidden): the last hidden states of a packed batch."""
+        heads = self._model.config.num_attention_heads
         output: Any = self._model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             token_type_ids=batch.token_type_ids,
-            attention=PaddedAttention(batch.lengths, self.device, self.dtype),
+            attention=BlockAttention(batch.lengths, heads, self.device, self.dtype),
             routing=routing,
         )
         hidden: Tensor = output.last_hidden_state[0]

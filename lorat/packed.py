@@ -9,8 +9,8 @@ from lorat.linear import FrozenLinear
 from lorat.routing import Routing
 from lorat.slots import GROUPS
 
-Attention = Callable[[Tensor, int], Tensor]
-"""(tokens, 3 * hidden) and the number of heads to (tokens, hidden), each sequence by itself."""
+Attention = Callable[[Tensor], Tensor]
+"""(tokens, 3 * hidden) to (tokens, hidden), each sequence by itself."""
 
 
 class PackedLayer(nn.Module):
@@ -31,15 +31,14 @@ class PackedLayer(nn.Module):
             "intermediate": layer.intermediate.dense,
             "ffn_output": layer.output.dense,
         }
+        activations = {"intermediate": layer.intermediate.intermediate_act_fn}
         self.linears = nn.ModuleDict(
             {
-                group: FrozenLinear((index, group), [linears[target] for target in targets])
+                group: FrozenLinear((index, group), [linears[target] for target in targets], activations.get(group))
                 for group, targets in GROUPS.items()
             }
         )
-        self.heads: int = attention.self.num_attention_heads
         self.attention_norm = attention.output.LayerNorm
-        self.activation = layer.intermediate.intermediate_act_fn
         self.output_norm = layer.output.LayerNorm
 
     def groups(self) -> list[FrozenLinear]:
@@ -50,8 +49,8 @@ class PackedLayer(nn.Module):
         """(1, tokens, hidden) to the same shape."""
         x = hidden_states[0]
         linear = self.linears
-        context = attention(linear["qkv"](x, routing), self.heads)
+        context = attention(linear["qkv"](x, routing))
         x = self.attention_norm(linear["output"](context, routing, x))
-        inner = self.activation(linear["intermediate"](x, routing))
+        inner = linear["intermediate"](x, routing)
         y: Tensor = self.output_norm(linear["ffn_output"](inner, routing, x))
         return y.unsqueeze(0)

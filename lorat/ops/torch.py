@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from lorat.slots import Delta
 
 Segment = tuple[int, int, Delta]
-_TILE = 32  # rows: most short texts fill one or two
-_LONG = 16 * _TILE  # rows of a segment that is worth products of its own
+_TILES = (16, 32, 64, 128)  # rows of a tile
+_LONG = 512  # rows of a segment that is worth products of its own
 
 
 def lora_delta(y: Tensor, x: Tensor, segments: Sequence[Segment]) -> None:
@@ -47,9 +48,9 @@ def _add_one(y: Tensor, x: Tensor, start: int, stop: int, delta: Delta) -> None:
 
 
 def _add_tiled(y: Tensor, x: Tensor, segments: list[Segment]) -> None:
-    tiling = _tile(tuple((start, stop) for start, stop, _ in segments))
+    tiling = _tile(tuple((start, stop) for start, stop, _ in segments), segments[0][2].a.shape[1])
     deltas = [segments[owner][2] for owner in tiling.owners]
-    tiles = x.index_select(0, tiling.rows).view(len(deltas), _TILE, -1)
+    tiles = x.index_select(0, tiling.rows).view(len(deltas), -1, x.shape[1])
     shrunk = torch.bmm(tiles, torch.stack([delta.a for delta in deltas]))
     for index, part in enumerate(deltas[0].parts):
         expanded = torch.bmm(shrunk[:, :, part.ranks], torch.stack([delta.parts[index].b for delta in deltas]))
@@ -62,7 +63,7 @@ def _add_tiled(y: Tensor, x: Tensor, segments: list[Segment]) -> None:
 class _Tiling:
     """Segments cut into tiles of equal size.
 
-    owners: the segment of each tile. rows: (tiles * _TILE,) the packed row behind each place; the last tile of a
+    owners: the segment of each tile. rows: (tiles * size,) the packed row behind each place; the last tile of a
     segment is filled up with its last row. places: (rows of the segments,) the place of each. spans: (start,
     stop, first): packed rows without a gap, and where they begin among `places`.
     """
@@ -74,12 +75,13 @@ class _Tiling:
 
 
 @lru_cache(maxsize=64)  # a batch asks at every layer, and layers adapt the same segments
-def _tile(segments: tuple[tuple[int, int], ...]) -> _Tiling:
+def _tile(segments: tuple[tuple[int, int], ...], rank: int) -> _Tiling:
     start, stop = np.array(segments).T
-    tiles = -(-(stop - start) // _TILE)
+    size = _best_size(stop - start, rank)
+    tiles = -(-(stop - start) // size)
     owners = np.repeat(np.arange(len(segments)), tiles)
     within = np.arange(len(owners)) - (tiles.cumsum() - tiles)[owners]
-    rows = (start[owners] + within * _TILE)[:, None] + np.arange(_TILE)
+    rows = (start[owners] + within * size)[:, None] + np.arange(size)
     real = rows < stop[owners, None]
     return _Tiling(
         owners=tuple(owners.tolist()),
@@ -87,6 +89,11 @@ def _tile(segments: tuple[tuple[int, int], ...]) -> _Tiling:
         places=torch.from_numpy(np.flatnonzero(real)),
         spans=_spans(segments),
     )
+
+
+def _best_size(lengths: np.ndarray[Any, np.dtype[np.int64]], rank: int) -> int:
+    """Rows of a tile, so that little is moved: each tile brings its rows and a copy of its adapter, `rank` rows."""
+    return min(_TILES, key=lambda size: int((-(-lengths // size)).sum()) * (size + rank))
 
 
 def _spans(segments: Sequence[tuple[int, int]]) -> tuple[tuple[int, int, int], ...]:

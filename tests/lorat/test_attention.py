@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lorat.attention import PaddedAttention
+from lorat.attention import BlockAttention
 
 HEADS, HIDDEN = 3, 24
 
@@ -19,7 +19,7 @@ def alone(qkv):
 def check(lengths, dtype, tolerance):
     generator = torch.Generator().manual_seed(sum(lengths))
     qkv = torch.randn(sum(lengths), 3 * HIDDEN, generator=generator).to(dtype)
-    got = PaddedAttention(lengths, qkv.device, dtype)(qkv, HEADS)
+    got = BlockAttention(lengths, HEADS, qkv.device, dtype)(qkv)
     expected = torch.cat([alone(sequence.float()) for sequence in qkv.split(lengths)])
     assert (got.float() - expected).abs().max() <= tolerance
 
@@ -38,5 +38,5 @@ def test_every_length_in_every_dtype(dtype, tolerance, lengths):
 
 def test_a_sequence_does_not_depend_on_the_others():
     qkv = torch.randn(100, 3 * HIDDEN, generator=torch.Generator().manual_seed(0))
-    together = PaddedAttention([30, 70], qkv.device, qkv.dtype)(qkv, HEADS)
-    assert torch.allclose(together[:30], PaddedAttention([30], qkv.device, qkv.dtype)(qkv[:30], HEADS), atol=1e-6)
+    together = BlockAttention([30, 70], HEADS, qkv.device, qkv.dtype)(qkv)
+    assert torch.allclose(together[:30], BlockAttention([30], HEADS, qkv.device, qkv.dtype)(qkv[:30]), atol=1e-6)
