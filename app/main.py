@@ -92,8 +92,11 @@ def load_model(settings: Settings) -> MultiLoRAT:
 
 
 def default_workers(device: torch.device) -> int:
-    """One pass at a time on a GPU; on a CPU one a core, up to a few: threads inside a pass wait for one another."""
-    return 1 if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+    """Two on a GPU: one prepares its batch while the other's computes.
+
+    On a CPU one a core, up to a few: threads inside a pass wait for one another.
+    """
+    return 2 if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
 
 
 def upload_limits(settings: Settings) -> UploadLimits:

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")
     demo: bool = Field(True, description="import the demo adapters into a store that never held any")
     workers: Count | None = Field(
-        None, description="forward passes at a time; none: a core each on a CPU, one on a GPU"
+        None, description="forward passes at a time; none: a core each on a CPU, two on a GPU"
     )
     max_batch_tokens: Count = Field(4096, description="tokens in one forward pass")
     max_concurrent_requests: Count = Field(512, description="requests admitted at once; more get 429")

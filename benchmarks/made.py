@@ -1,11 +1,18 @@
-"""Random adapters in PEFT's format, as large in effect as trained ones."""
+"""Random adapters, in PEFT's format or in memory, as large in effect as trained ones; random bases."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import PretrainedConfig
+from transformers import BertConfig, BertModel, PretrainedConfig
+
+from lorat.adapter import Adapter, Head, Linear, LoRA
+from lorat.base import Base
+from lorat.recipe import Recipe
+from lorat.targets import BaseShape, Site
 
 QV = ("query", "value")
 ALL = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
@@ -32,3 +39,29 @@ def make_adapter(directory: Path, config: PretrainedConfig, seed: int, rank: int
 def _shape(config: PretrainedConfig, target: str) -> tuple[int, int]:
     hidden, inner = config.hidden_size, config.intermediate_size
     return {"intermediate.dense": (hidden, inner), "output.dense": (inner, hidden)}.get(target, (hidden, hidden))
+
+
+def random_base(config: BertConfig, device: str, dtype: torch.dtype, seed: int = 0) -> Base:
+    """A BERT of this shape with random weights, and no tokenizer: it takes token ids."""
+    torch.manual_seed(seed)
+    model = BertModel(config).to(device, dtype).eval().requires_grad_(False)
+    shape = BaseShape.of(config, has_pooler=True)
+    tokenizer: Any = None
+    return Base("random", model, shape, tokenizer, Recipe(normalize=False))
+
+
+def random_adapter(config: PretrainedConfig, seed: int, rank: int, targets: Sequence[str], labels: int = 0) -> Adapter:
+    """An adapter in memory, on every layer. targets: by LoRAT's names. With `labels` it classifies."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = BaseShape.of(config, has_pooler=True)
+
+    def drawn(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=generator) * 0.05
+
+    lora = {}
+    for layer in range(shape.layers):
+        for target in targets:
+            wide, tall = shape.linear_shape(target)
+            lora[Site(layer, target)] = LoRA(drawn(rank, wide), drawn(tall, rank), scaling=2.0)
+    head = Head(Linear(drawn(labels, shape.hidden), drawn(labels)), tuple(map(str, range(labels)))) if labels else None
+    return Adapter("sequence_classification" if labels else "embedding", lora, rank, 2.0 * rank, head)

@@ -53,7 +53,7 @@ def _each(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
     sizes = [linear.weight.shape if linear.weight.numel() < _LARGE else id(linear) for linear in linears]
     results: dict[int, Tensor] = {}
     for places in _alike(sizes):
-        rows, first = x[places], linears[places[0]]
+        rows, first = _rows(x, places), linears[places[0]]
         if all(linears[place] is first for place in places):
             answers = F.linear(rows, first.weight, first.bias)
         else:
@@ -62,6 +62,13 @@ def _each(x: Tensor, linears: Sequence[Linear]) -> list[Tensor]:
             answers = torch.baddbmm(biases.unsqueeze(2), weights, rows.unsqueeze(2)).squeeze(2)
         results.update(zip(places, answers, strict=True))
     return [results[place] for place in range(len(linears))]
+
+
+def _rows(x: Tensor, places: Sequence[int]) -> Tensor:
+    """Rows of x. On a GPU without an index: copying one there would wait for all that runs."""
+    if len(places) == len(x):
+        return x
+    return torch.stack([x[place] for place in places]) if x.is_cuda else x[places]
 
 
 def _alike(keys: Sequence[object]) -> list[list[int]]:

@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 
 from lorat.layout import is_gelu, lay_out, linear, linear_gelu, plain
-from lorat.ops import lora_delta
 from lorat.routing import Key, Merged, Routing
 
 
@@ -33,7 +32,7 @@ class FrozenLinear(nn.Module):
             return linear_gelu(x, self.laid_out, self.bias)
         merged = routing.merged(self.key)
         y = self._with_merged(x, merged, residual) if merged else linear(x, self.laid_out, self.bias, residual)
-        lora_delta(y, x, routing.deltas(self.key))
+        routing.add_deltas(self.key, y, x)
         activated: Tensor = self.activation(y)
         return activated
 

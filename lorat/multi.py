@@ -1,6 +1,6 @@
 """MultiLoRAT: one frozen base, many adapters, each row computed with its own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from lorat.base import Base, load_base
 from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import MAX_RANK, read_adapter
 from lorat.fingerprint import fingerprint
+from lorat.gpu.forward import GpuForward
+from lorat.gpu.lanes import settle
 from lorat.heads import LoadedHead, sequence_logits, token_logits
 from lorat.packed import PackedLayer
 from lorat.packing import PackedBatch, pack
@@ -54,6 +56,8 @@ class MultiLoRAT:
         self.dtype: torch.dtype = base.model.dtype
         self._base_pooler = self._pooler and Linear(self._pooler.dense.weight, self._pooler.dense.bias)
         self.slots = Slots({linear.key: linear for layer in layers for linear in layer.groups()}, slots)
+        self._gpu = GpuForward(self._model, self.recipe) if self.device.type == "cuda" else None
+        settle(self.device)
 
     @classmethod
     def from_pretrained(
@@ -87,6 +91,7 @@ class MultiLoRAT:
     def _with_head(self, slot: Slot) -> Slot:
         if slot.adapter.head:
             slot.head = LoadedHead(slot.adapter.head, self._base_pooler, self.device)
+        settle(self.device)
         return slot
 
     def unload(self, slot: Slot) -> None:
@@ -114,15 +119,19 @@ class MultiLoRAT:
         """Run rows of any adapters and tasks in one pass. Returns float32, in the order of `rows`:
 
         embedding: (dimensions,), pooled, not normalised; sequence_classification: logits (labels,);
-        token_classification: logits (tokens, labels), special tokens included.
+        token_classification: logits (tokens, labels), special tokens included. They are on the host.
         """
         heads = [self._check(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: _place(rows[index]))
-        ordered = [rows[index] for index in order]
-        batch = pack([row.tokens.ids for row in ordered], [row.tokens.types for row in ordered], self.device)
-        hidden = self._encode(batch, Routing.of([row.slot for row in ordered], batch.offsets))
-        results = self._finish(hidden, batch, ordered, [heads[index] for index in order])
+        run = self._gpu or self._run
+        results = run([rows[index] for index in order], [heads[index] for index in order])
         return [results[place] for place in np.argsort(order)]
+
+    def _run(self, rows: Sequence[Row], heads: Sequence[LoadedHead | None]) -> Mapping[int, Tensor]:
+        """Answers by position, of rows in the order of a batch."""
+        batch = pack([row.tokens.ids for row in rows], [row.tokens.types for row in rows], self.device)
+        hidden = self._encode(batch, Routing.of([row.slot for row in rows], batch.offsets))
+        return self._finish(hidden, batch, rows, heads)
 
     def _check(self, row: Row) -> LoadedHead | None:
         """The head a row needs, None for an embedding."""

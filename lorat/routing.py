@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lorat.ops import lora_delta
 from lorat.slots import Delta, Slot
 
 Key = tuple[int, str]
@@ -63,6 +64,10 @@ class Routing:
             for segment in self.segments
             if key in segment.deltas and key not in segment.merged
         ]
+
+    def add_deltas(self, key: Key, y: Tensor, x: Tensor) -> None:
+        """y += what each row's adapter adds at a group, in place. y (rows, out), x (rows, in)."""
+        lora_delta(y, x, self.deltas(key))
 
     def merged(self, key: Key) -> list[Merged]:
         """The segments that have a merged weight at a group."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -17,10 +17,14 @@ from torch.nn import functional as F
 
 from lorat.adapter import Adapter, LoRA
 from lorat.errors import NotLoadedError, SlotsFullError
+from lorat.gpu.lanes import settle
 from lorat.heads import LoadedHead
 from lorat.layers import merged_weight
 from lorat.layout import lay_out
 from lorat.targets import Site
+
+if TYPE_CHECKING:
+    from lorat.ops.table import Table
 
 # The linear layers of an encoder layer that share an input are one matrix product: a group.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -91,6 +95,7 @@ class Slot:
         self.deltas = deltas
         self.head: LoadedHead | None = None  # filled by MultiLoRAT, which knows the base's pooler
         self.merged: Mapping[tuple[int, str], Tensor] = {}
+        self.table: Table | None = None  # filled when a GPU's batch first has it
         self.loaded = True
 
     def require_loaded(self) -> None:
@@ -148,7 +153,9 @@ class Slots:
     def merge(self, slot: Slot) -> None:
         """Give a slot merged weights of its own: pristine base + delta, one new tensor per changed group."""
         slot.require_loaded()
-        slot.merged = {key: _merge(self._groups[key].weight, delta) for key, delta in slot.deltas.items()}
+        merged = {key: _merge(self._groups[key].weight, delta) for key, delta in slot.deltas.items()}
+        settle(next(iter(self._groups.values())).bias.device)
+        slot.merged = merged
 
     def merge_size(self, slot: Slot) -> tuple[float, int]:
         """A slot's low-rank products as a share of the base's arithmetic, and the bytes of its merged weights."""

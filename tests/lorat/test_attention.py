@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lorat.attention import BlockAttention
+from lorat.gpu import attention
+from tests.kernels import GPU, varlen_here
 
 HEADS, HIDDEN = 3, 24
 
@@ -40,3 +42,37 @@ def test_a_sequence_does_not_depend_on_the_others():
     qkv = torch.randn(100, 3 * HIDDEN, generator=torch.Generator().manual_seed(0))
     together = BlockAttention([30, 70], HEADS, qkv.device, qkv.dtype)(qkv)
     assert torch.allclose(together[:30], BlockAttention([30], HEADS, qkv.device, qkv.dtype)(qkv[:30]), atol=1e-6)
+
+
+def test_varlen_attention_hands_on_queries_keys_and_values_and_passes_by_empty_sequences(monkeypatch):
+    monkeypatch.setattr(attention, "varlen_attn", varlen_here)
+    qkv = torch.randn(40, 3 * HIDDEN, generator=torch.Generator().manual_seed(0))
+    got = attention.VarlenAttention(torch.tensor([0, 9, 30, 30, 30], dtype=torch.int32), 32, HEADS)(qkv)
+    assert torch.allclose(got[:30], BlockAttention([9, 21], HEADS, qkv.device, qkv.dtype)(qkv[:30]), atol=1e-6)
+
+
+@pytest.mark.parametrize("head", [8, 32, 64, 128, 256])
+@pytest.mark.parametrize("dtype", [pytest.param(dtype, marks=GPU) for dtype in (torch.bfloat16, torch.float16)])
+def test_varlen_attention_equals_each_sequence_alone_on_a_gpu(dtype, head):
+    lengths = [1, 128, 37, 512, 129]
+    assert attention.runs_flash(torch.device("cuda"), dtype, head)
+    qkv = torch.randn(sum(lengths) + 5, 9 * head, device="cuda", dtype=dtype)
+    offsets = torch.tensor([0, *lengths, 0], device="cuda").cumsum(0).to(torch.int32)
+    got = attention.VarlenAttention(offsets, 600, 3)(qkv)[: sum(lengths)].float().cpu()
+    expected = BlockAttention(lengths, 3, torch.device("cpu"), torch.float32)(qkv[: sum(lengths)].float().cpu())
+    assert (got - expected).abs().max() <= 3e-2
+
+
+def test_flash_attention_is_for_half_types_on_a_gpu_with_heads_it_knows(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert attention.runs_flash(cuda, torch.bfloat16, 64)
+    for refused in (
+        (cpu, torch.bfloat16, 64),
+        (cuda, torch.float32, 64),
+        (cuda, torch.float16, 12),
+        (cuda, torch.float16, 264),
+    ):
+        assert not attention.runs_flash(*refused)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert not attention.runs_flash(cuda, torch.bfloat16, 64)

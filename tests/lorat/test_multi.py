@@ -195,11 +195,3 @@ def test_a_classifier_answers_by_label_and_embeds_with_its_own_lora(minilm, mini
     assert torch.allclose(torch.tensor([list(row.values()) for row in scores]), expected, atol=5e-5)
     assert np.abs(minilm.embed(["hello"], slot) - minilm.embed(["hello"])).max() > 1e-3
     minilm.unload(slot)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-def test_a_gpu_gives_the_same_vectors(minilm):
-    for dtype, bound in (("float32", 0.99999), ("bfloat16", 0.9995)):
-        device = MultiLoRAT.from_pretrained(device="cuda", dtype=dtype)
-        assert (device.embed(TEXTS) * minilm.embed(TEXTS)).sum(1).min() >= bound

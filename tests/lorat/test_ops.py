@@ -2,10 +2,15 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lorat import ops
-from lorat.ops import reference
+from lorat.ops import reference, triton
+from lorat.ops.table import PART, PARTS
+from lorat.ops.tiles import ROWS, tile
 from lorat.slots import Delta, Part
+from tests.kernels import DEVICES, kernels_of, use_kernels
 
 IN, WIDTH, TARGETS = 24, 16, 3
 
@@ -43,26 +48,92 @@ def segments(mix, rows, generator):
 RANKS = [((8, 0, 8), False), ((1, 1, 1), False), ((128, 3, 0), False), ((0, 0, 33), True), ((16, 64, 4), True)]
 
 
+TOLERANCES = [("float32", 1e-5), ("bfloat16", 4e-2), ("float16", 5e-3)]
+
+
 @pytest.mark.parametrize("rows", [1, 2, 7, 32, 133])
 @pytest.mark.parametrize("mix", ["identical", "distinct", "uniform", "zipf", "skewed"])
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 4e-2), ("float16", 5e-3)])
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_equals_the_reference(mix, rows, dtype, tolerance):
+    check(ops.lora_delta, mix, rows, dtype, tolerance, "cpu")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("rows", [1, 7, 33, 133])
+@pytest.mark.parametrize("mix", ["identical", "distinct", "uniform", "zipf", "skewed"])
+@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
+def test_the_kernels_equal_the_reference(mix, rows, dtype, tolerance, device, monkeypatch):
+    use_kernels(device, monkeypatch)
+    check(triton.lora_delta, mix, rows, dtype, tolerance, device)
+
+
+def check(lora_delta, mix, rows, dtype, tolerance, device):
     generator = torch.Generator().manual_seed(rows)
     kind = getattr(torch, dtype)
     routed = [(start, stop, cast(d, kind)) for start, stop, d in segments(mix, rows, generator)]
     x = torch.randn(rows, IN, generator=generator).to(kind)
     y = torch.randn(rows, TARGETS * WIDTH, generator=generator).to(kind)
-    got, expected = y.clone(), y.float()
-    ops.lora_delta(got, x, routed)
+    got, expected = y.to(device, copy=True), y.float()
+    lora_delta(got, x.to(device), [(start, stop, cast(d, kind, device)) for start, stop, d in routed])
     reference.lora_delta(expected, x, routed)
     scale = expected.abs().max()
-    assert (got.float() - expected).abs().max() <= tolerance * scale
+    assert (got.cpu().float() - expected).abs().max() <= tolerance * scale
     untouched = torch.ones(rows, dtype=torch.bool)
     for start, stop, _ in routed:
         untouched[start:stop] = False
-    assert torch.equal(got[untouched], y[untouched])
+    assert torch.equal(got.cpu()[untouched], y[untouched])
 
 
-def cast(made, kind):
-    parts = tuple(Part(part.ranks, part.columns, part.b.to(kind)) for part in made.parts)
-    return Delta(made.a.to(kind), parts, None if made.bias is None else made.bias.to(kind))
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_kernels_sum_up_wide_inputs_and_high_ranks_in_parts(device, monkeypatch):
+    use_kernels(device, monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2100, 256, generator=generator) / 50, torch.randn(256, 200, generator=generator)
+    made = Delta(a, (Part(slice(0, 256), slice(40, 240), b),), torch.randn(300, generator=generator))
+    x, y = torch.randn(37, 2100, generator=generator), torch.randn(37, 300, generator=generator)
+    got, expected = y.to(device, copy=True), y.clone()
+    triton.lora_delta(got, x.to(device), [(3, 36, cast(made, torch.float32, device))])
+    reference.lora_delta(expected, x, [(3, 36, made)])
+    assert (got.cpu() - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert torch.equal(got.cpu()[[0, 1, 2, 36]], y[[0, 1, 2, 36]])
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+def test_the_kernels_compile_for_a_gpu_where_there_is_none(dtype, tmp_path, monkeypatch):
+    """With what a model's launches give them: 16 byte reads of x, A and B, and the matrix units for half types."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    common = {"ROWS": ROWS, "RANKS": 16, "ALIGNED": 8, "WIDE": False}
+    shrink = compiled("shrink", dtype, common | {"DEPTH": 32 if dtype == "fp32" else 128, "SPAN": 1024})
+    expand = compiled("expand", dtype, common | {"COLUMNS": 128, "SPLITS": 1, "PARTS": PARTS, "PART": PART})
+    for assembly in (shrink, expand):
+        assert "cp.async.cg" in assembly
+        assert ("mma.sync" in assembly) == (dtype != "fp32")
+
+
+def compiled(name, dtype, constants):
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    kernel = getattr(kernels_of(interpreted=False), name)
+    types = {"x": f"*{dtype}", "y": f"*{dtype}", "h": "*fp32", "tiles": "*i64"}
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+    aligned = [place for place, name in enumerate(kernel.arg_names) if name not in constants and name != "field"]
+    source = ASTSource(kernel, signature, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})
+    return compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 200)), max_size=20))
+def test_tiles_cover_each_segment_once(gaps):
+    routed, row = [], 0
+    for what, (gap, length) in enumerate(gaps, start=1):
+        routed.append((row + gap, row + gap + length, what))
+        row += gap + length
+    cut = tile(routed)
+    covered = [(owner, place) for owner, first, stop in cut.tolist() for place in range(first, stop)]
+    assert covered == [(what, place) for start, stop, what in routed for place in range(start, stop)]
+    assert all(0 < stop - first <= ROWS for _, first, stop in cut.tolist())
+
+
+def cast(made, kind, device="cpu"):
+    parts = tuple(Part(part.ranks, part.columns, part.b.to(device, kind)) for part in made.parts)
+    return Delta(made.a.to(device, kind), parts, None if made.bias is None else made.bias.to(device, kind))

@@ -1,0 +1,142 @@
+"""From hidden states to answers: which rows count and by how much is settled on the host, before the copy."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lorat.adapter import Task
+from lorat.gpu.plan import Integers, Plan
+from lorat.gpu.stage import Stage
+from lorat.heads import LoadedHead, sequence_logits, token_logits
+from lorat.recipe import Dense, Recipe, activation
+
+if TYPE_CHECKING:
+    from lorat.multi import Row
+
+Compute = Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor] | Tensor]
+"""Hidden states (tokens, hidden) and what was staged, to one float32 answer for each row asked."""
+
+
+class Answers:
+    """What a batch's rows are asked: rows of one kind are computed together, each with its own head."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        rows: "Sequence[Row]",
+        heads: Sequence[LoadedHead | None],
+        recipes: Sequence[Recipe],
+        loaded: Callable[[Dense], Dense],
+    ) -> None:
+        """rows, heads, recipes: in the plan's order. loaded: a dense layer of a recipe, on the device."""
+        self.stage = Stage()
+        self._count = len(rows)
+        self._kinds: list[tuple[list[int], Compute]] = []
+        for places in _kinds(rows, recipes):
+            chosen = [head for place in places if (head := heads[place])]
+            skips = np.array([rows[place].tokens.skip for place in places])
+            task, recipe = rows[places[0]].task, recipes[places[0]]
+            self._kinds.append((places, self._plan(plan, np.array(places), task, chosen, skips, recipe, loaded)))
+
+    def _plan(
+        self,
+        plan: Plan,
+        places: Integers,
+        task: Task,
+        heads: Sequence[LoadedHead],
+        skips: Integers,
+        recipe: Recipe,
+        loaded: Callable[[Dense], Dense],
+    ) -> Compute:
+        starts, lengths = plan.starts[places], plan.lengths[places]
+        if task == "embedding":
+            return _pooling(self.stage, starts, lengths, skips, recipe.pooling, [loaded(one) for one in recipe.dense])
+        if task == "sequence_classification":
+            first = self.stage.put(starts)
+            return lambda hidden, staged: sequence_logits(hidden.index_select(0, staged[first]), heads)
+        tokens, _ = _runs(starts, lengths)
+        kept = self.stage.put(tokens)
+        return lambda hidden, staged: token_logits(hidden.index_select(0, staged[kept]), lengths.tolist(), heads)
+
+    def compute(self, hidden: Tensor, staged: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, torch.Size]]]:
+        """All answers as one float32 tensor, end to end, and for each its row and its shape."""
+        ordered: list[tuple[int, Tensor]] = []
+        flat: list[Tensor] = []
+        for places, compute in self._kinds:
+            answers = compute(hidden, staged)
+            flat += [answers.reshape(-1)] if isinstance(answers, Tensor) else [one.reshape(-1) for one in answers]
+            ordered += zip(places, answers, strict=True)
+        return torch.cat(flat), [(place, answer.shape) for place, answer in ordered]
+
+
+def split(values: Tensor, shapes: Sequence[tuple[int, torch.Size]]) -> list[Tensor]:
+    """The answers, by row."""
+    parts = values.split_with_sizes([shape.numel() for _, shape in shapes])
+    answers = {place: part.view(shape) for part, (place, shape) in zip(parts, shapes, strict=True)}
+    return [answers[place] for place in range(len(answers))]
+
+
+def _kinds(rows: "Sequence[Row]", recipes: Sequence[Recipe]) -> list[list[int]]:
+    kinds: dict[Any, list[int]] = {}
+    for place, (row, recipe) in enumerate(zip(rows, recipes, strict=True)):
+        embeds = row.task == "embedding"
+        kinds.setdefault((recipe.pooling, recipe.dense and id(recipe)) if embeds else row.task, []).append(place)
+    return list(kinds.values())
+
+
+def _runs(starts: Integers, counts: Integers) -> tuple[Integers, Integers]:
+    """Numbers counting up from each start, and whose each is."""
+    owners: Integers = np.repeat(np.arange(len(starts)), counts)
+    before: Integers = counts.cumsum() - counts
+    numbers: Integers = np.arange(len(owners), dtype=np.int64) + (starts - before)[owners]
+    return numbers, owners
+
+
+def _pooling(
+    stage: Stage, starts: Integers, lengths: Integers, skips: Integers, modes: Sequence[str], dense: Sequence[Dense]
+) -> Compute:
+    """As `lorat.pooling.pool`: one bag of weighted rows for each sequence, summed in float32."""
+    first = starts + np.minimum(skips, lengths - 1)
+    counts = starts + lengths - first
+    tokens, owners = _runs(first, counts)
+    places = stage.put(tokens), stage.put(counts.cumsum() - counts)
+    positions = tokens - starts[owners] + 1
+    bags = [(mode, _bag(stage, mode, places, positions, owners, counts)) for mode in modes]
+    ends = {"cls": stage.put(first), "lasttoken": stage.put(starts + lengths - 1)}
+
+    def compute(hidden: Tensor, staged: Sequence[Tensor]) -> Tensor:
+        values = hidden.float()
+        pooled = [
+            values.index_select(0, staged[ends[mode]]) if mode in ends else _sum(values, mode, bag, staged)
+            for mode, bag in bags
+        ]
+        vectors = torch.cat(pooled, dim=1)
+        for one in dense:
+            vectors = activation(one.activation)(F.linear(vectors, one.weight, one.bias))
+        return vectors
+
+    return compute
+
+
+def _bag(
+    stage: Stage, mode: str, places: tuple[int, int], positions: Integers, owners: Integers, counts: Integers
+) -> tuple[int, ...]:
+    """Where rows, bags and weights are staged; no weights for a maximum."""
+    if mode in ("cls", "lasttoken", "max"):
+        return places
+    if mode == "weightedmean":
+        weights = positions / np.bincount(owners, positions)[owners]
+    else:
+        weights = (1 / (counts if mode == "mean" else np.sqrt(counts)))[owners]
+    return (*places, stage.put(weights.astype(np.float32)))
+
+
+def _sum(values: Tensor, mode: str, bag: Sequence[int], staged: Sequence[Tensor]) -> Tensor:
+    rows, bags, *weights = (staged[place] for place in bag)
+    if mode == "max":
+        return F.embedding_bag(rows, values, bags, mode="max")
+    return F.embedding_bag(rows, values, bags, mode="sum", per_sample_weights=weights[0])

@@ -1,0 +1,89 @@
+"""The whole forward pass of a batch on a GPU."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lorat.errors import BaseError
+from lorat.gpu.answers import Answers, split
+from lorat.gpu.encoder import Encoder
+from lorat.gpu.graphs import Graphs
+from lorat.gpu.lanes import Lanes, settle, start_fetch
+from lorat.gpu.plan import Plan
+from lorat.heads import LoadedHead
+from lorat.recipe import Dense, Recipe
+from lorat.slots import Slot
+
+if TYPE_CHECKING:
+    from lorat.multi import Row
+
+_DENSE_LAYERS = 256  # kept on the device
+
+
+class GpuForward:
+    """Plans a batch, sends it, runs it, brings its answers back.
+
+    Threads that call it share the device: each has a stream of its own and plans while others compute, and they
+    queue their work one after the other. Whatever a batch reads is held until its answers are on the host.
+    """
+
+    def __init__(
+        self, model: Any, recipe_of: Callable[[Slot | None], Recipe], *, tiled: bool = True, filled: bool = False
+    ) -> None:
+        """model: transformers' BertModel with `PackedLayer`s. recipe_of: the embedding recipe of a slot.
+
+        For tests on a CPU: `tiled=False` takes its products in place of the kernels, `filled` fills batches up
+        to their bucket though no graph runs. Raises BaseError where Triton is missing.
+        """
+        if tiled and find_spec("triton") is None:
+            raise BaseError("a GPU needs Triton for its adapters: pip install triton, or choose device cpu")
+        self._encoder = Encoder(model, tiled=tiled)
+        self._device = self._encoder.device
+        self._layers = len(model.encoder.layer)
+        self._recipe_of, self._filled = recipe_of, filled
+        self._graphs = Graphs(self._encoder) if self._encoder.flash else None
+        self._lanes = Lanes(self._device)
+        self._lock = threading.Lock()
+        self._dense: OrderedDict[int, tuple[Dense, Dense]] = OrderedDict()
+
+    def __call__(self, rows: "Sequence[Row]", heads: Sequence[LoadedHead | None]) -> list[Tensor]:
+        """Answers of rows, those of one slot side by side, as `MultiLoRAT.forward` gives them; on the host."""
+        if not rows:
+            return []
+        with self._lanes.enter():
+            tokens = [row.tokens for row in rows]
+            slots = [row.slot for row in rows]
+            plan = Plan.of([t.ids for t in tokens], [t.types for t in tokens], slots, self._layers, self._device)
+            recipes = [self._recipe_of(slot) for slot in slots]
+            answers = Answers(plan, rows, heads, recipes, self._loaded)
+            with self._lock:
+                staged = answers.stage.send(self._device)
+                values, shapes = answers.compute(self._encode(plan), staged)
+                fetched = start_fetch(values)
+            settle(self._device)  # others may queue meanwhile; what this batch reads is held until here
+            return split(fetched.clone(), shapes)  # so that pinned memory is soon free again
+
+    def _encode(self, plan: Plan) -> Tensor:
+        """(tokens, hidden), by a graph where the batch fits one."""
+        bucket = plan.bucket() if self._graphs or self._filled else None
+        if bucket and self._graphs and (hidden := self._graphs.run(bucket, plan.stage(bucket))) is not None:
+            return hidden[: len(plan.ids)]
+        if bucket and self._filled:
+            return self._encoder.filled(bucket, plan.stage(bucket).send(self._device), plan)[: len(plan.ids)]
+        return self._encoder.exact(plan, plan.stage().send(self._device))
+
+    def _loaded(self, dense: Dense) -> Dense:
+        """A dense layer of a recipe on the device, float32; copied when it is first needed."""
+        with self._lock:
+            if id(dense) not in self._dense:
+                bias = None if dense.bias is None else dense.bias.float().to(self._device)
+                moved = Dense(dense.weight.float().to(self._device), bias, dense.activation)
+                self._dense[id(dense)] = dense, moved  # with the original, so that its id stays its own
+                if len(self._dense) > _DENSE_LAYERS:
+                    self._dense.popitem(last=False)
+            self._dense.move_to_end(id(dense))
+            return self._dense[id(dense)][1]

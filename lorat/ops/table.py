@@ -1,0 +1,66 @@
+"""Where an adapter's tensors are, as numbers that a kernel reads: one table an adapter, one entry a linear layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lorat.slots import GROUPS, Delta
+
+Key = tuple[int, str]
+"""(layer, group)"""
+
+PARTS = max(map(len, GROUPS.values()))
+PART = 3  # fields before the first part: ranks in all, address of A, address of the bias (0: none)
+FIELDS = PART + 5 * PARTS  # of a part: address of B, first rank, ranks, first column, columns
+_GROUPS = {group: place for place, group in enumerate(GROUPS)}
+
+
+@dataclass(frozen=True)
+class Table:
+    """An adapter's table on the device, with the tensors it points to, and what a batch must know of it.
+
+    fields: (layers * groups * FIELDS,) int64; an entry of zeros: nothing to add there. keys: the entries that are
+    not zeros. ranks: the largest number of ranks of an entry. aligned: what all its ranks and columns are a
+    multiple of, 8 at most: 16 bytes of a half type can then be read at once.
+    """
+
+    fields: Tensor
+    deltas: Mapping[Key, Delta]
+    keys: frozenset[Key]
+    ranks: int
+    aligned: int
+
+    @classmethod
+    def of(cls, deltas: Mapping[Key, Delta], layers: int, device: torch.device) -> "Table":
+        """A table for a model of so many layers. When this returns it is written, for every stream."""
+        fields = np.zeros((layers, len(GROUPS), FIELDS), dtype=np.int64)
+        for (layer, group), delta in deltas.items():
+            fields[layer, _GROUPS[group]] = _entry(delta)
+        sizes = [n for d in deltas.values() for p in d.parts for n in (p.ranks.start, *p.b.shape, p.columns.start)]
+        ranks = [delta.a.shape[1] for delta in deltas.values()]
+        return cls(
+            fields=torch.from_numpy(fields.reshape(-1)).to(device),  # from pageable memory: waited for
+            deltas=deltas,
+            keys=frozenset(deltas),
+            ranks=max(ranks, default=0),
+            aligned=gcd(8, *sizes, *ranks),
+        )
+
+
+def first_field(key: Key) -> int:
+    """Where a linear layer's entry starts in every table."""
+    layer, group = key
+    return (layer * len(GROUPS) + _GROUPS[group]) * FIELDS
+
+
+def _entry(delta: Delta) -> list[int]:
+    tensors = [delta.a, *(part.b for part in delta.parts), *([] if delta.bias is None else [delta.bias])]
+    assert all(tensor.is_contiguous() for tensor in tensors)
+    entry = [delta.a.shape[1], delta.a.data_ptr(), 0 if delta.bias is None else delta.bias.data_ptr()]
+    for part in delta.parts:
+        entry += [part.b.data_ptr(), part.ranks.start, part.b.shape[0], part.columns.start, part.b.shape[1]]
+    return entry + [0] * (FIELDS - len(entry))

@@ -1,0 +1,72 @@
+"""One shrink and one expand launch for all adapters of a batch: what runs on a GPU."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lorat.gpu.lanes import settle
+from lorat.ops import kernels
+from lorat.ops.table import PART, PARTS, Key, Table, first_field
+from lorat.ops.tiles import ROWS, tile
+from lorat.slots import Delta
+
+_SPAN = 1024  # inputs that one program sums up; it depends on the layer alone, so a row's sum is always the same
+_COLUMNS = 128
+_LEAST_RANKS, _MOST_RANKS = 16, 64  # of one block: the matrix units take no fewer
+
+
+class Launch:
+    """What all layers of a batch share: the tiles, and room for the shrunk rows.
+
+    Its tensors belong to the stream that is current when it is made, and are used there only.
+    """
+
+    def __init__(self, tiles: Tensor, rows: int, ranks: int, aligned: int, widest: int) -> None:
+        """tiles: (tiles, 3) int64 on the device, by `lorat.ops.tiles.tile` with addresses of tables.
+
+        rows: of the batch. ranks: no entry of a table has more. aligned: see `Table`. widest: no x is wider.
+        """
+        self._tiles, self._rows, self._aligned = tiles, rows, aligned
+        self._stride = -(-ranks // _LEAST_RANKS) * _LEAST_RANKS
+        self._block = min(max(_LEAST_RANKS, _power_of_two(ranks)), _MOST_RANKS)
+        self._shrunk = tiles.new_empty((_splits(widest), rows, self._stride), dtype=torch.float32)
+
+    def add(self, key: Key, y: Tensor, x: Tensor) -> None:
+        """y += what each tile's adapter adds at a linear layer, in place. y (rows, out), x (rows, in), of one dtype.
+
+        Summed in float32 and rounded once; rows in no tile stay as they are, to the bit.
+        """
+        assert x.stride(1) == y.stride(1) == 1 and x.dtype == y.dtype
+        count, splits, field = len(self._tiles), _splits(x.shape[1]), first_field(key)
+        kernels.shrink[count, -(-self._stride // self._block), splits](
+            self._shrunk, x, self._tiles, field, x.stride(0), x.shape[1], self._rows, self._stride,
+            ROWS=ROWS, RANKS=self._block, DEPTH=128 if x.itemsize == 2 else 32, SPAN=_SPAN, ALIGNED=self._aligned,
+            WIDE=not x.is_cuda,
+        )  # fmt: skip
+        kernels.expand[count, -(-y.shape[1] // _COLUMNS)](
+            y, self._shrunk, self._tiles, field, y.stride(0), y.shape[1], self._rows, self._stride,
+            ROWS=ROWS, RANKS=self._block, COLUMNS=_COLUMNS, SPLITS=splits, PARTS=PARTS, PART=PART,
+            ALIGNED=self._aligned, WIDE=not x.is_cuda,
+        )  # fmt: skip
+
+
+def _splits(width: int) -> int:
+    return -(-width // _SPAN)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def lora_delta(y: Tensor, x: Tensor, segments: Sequence[tuple[int, int, Delta]]) -> None:
+    """As `lorat.ops.reference.lora_delta`, with tables made for this one call: the model makes them beforehand."""
+    key = (0, "qkv")
+    tables = {id(delta): Table.of({key: delta}, 1, y.device) for _, _, delta in segments}
+    if not tables:
+        return
+    places = [(start, stop, tables[id(delta)].fields.data_ptr()) for start, stop, delta in segments]
+    ranks = max(table.ranks for table in tables.values())
+    aligned = min(table.aligned for table in tables.values())
+    Launch(torch.from_numpy(tile(places)).to(y.device), len(x), ranks, aligned, x.shape[1]).add(key, y, x)
+    settle(y.device)  # the tables go out of scope here
