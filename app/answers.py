@@ -17,17 +17,29 @@ from lorat.pooling import finish
 
 T = TypeVar("T")
 CLIENT_GONE = 499
+_GONE = "the client has gone"
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
     """The result of `work`, or None where the client goes first: then the work is cancelled."""
-    working = asyncio.ensure_future(work)
+    working, waiting = asyncio.current_task(), True
+    assert working
+
+    def leave(watching: asyncio.Future[None]) -> None:
+        if waiting and not watching.cancelled():
+            working.cancel(_GONE)
+
     watching = asyncio.ensure_future(_disconnected(request))
+    watching.add_done_callback(leave)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
+        return await work
+    except asyncio.CancelledError as reason:
+        if reason.args != (_GONE,):
+            raise
+        working.uncancel()
+        return None
     finally:
-        working.cancel()
+        waiting = False
         watching.cancel()
 
 

@@ -10,18 +10,21 @@ from app.errors import ForbiddenError, UnauthorizedError
 from app.settings import Settings
 
 
-def require_inference(request: Request) -> None:
-    """Let a request pass that may run inference and read. Raises UnauthorizedError."""
+async def require_inference(request: Request) -> None:
+    """Let a request pass that may run inference and read. Raises UnauthorizedError.
+
+    Not `async` for waiting: FastAPI runs a plain function in a thread, which costs a request more than its keys do.
+    """
     settings: Settings = request.app.state.settings
     keys = [*settings.api_key, *settings.admin_key]
     if keys and not _known(_bearer(request), keys):
         raise UnauthorizedError("send a key that this server knows: 'Authorization: Bearer KEY'")
 
 
-def require_admin(request: Request) -> None:
+async def require_admin(request: Request) -> None:
     """Let a request pass that may change adapters. Raises UnauthorizedError or ForbiddenError."""
     settings: Settings = request.app.state.settings
-    require_inference(request)
+    await require_inference(request)
     if (settings.api_key or settings.admin_key) and not _known(_bearer(request), settings.admin_key):
         raise ForbiddenError("this key does not open writes: use one of LORAT_ADMIN_KEY")
 

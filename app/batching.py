@@ -7,7 +7,7 @@ still fit could pass it for ever.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Set
 from heapq import heappop, heappush, heapreplace
 from typing import Generic, Protocol, TypeVar
 
@@ -40,6 +40,7 @@ class _Turns(Generic[T]):
         self._free = free
         self._inside: list[tuple[int, int, T]] = []  # heaps of: tokens served, number, who
         self._outside: list[tuple[int, int, T]] = []
+        self._aside: list[tuple[int, int, T]] = []
         self._most = 0
         self._number = 0
 
@@ -72,10 +73,19 @@ class _Turns(Generic[T]):
             heappush(self._inside, heappop(self._outside))
 
     def send_out(self) -> None:
-        """Send out who is not free. Nobody's place in the order changes."""
-        turns, self._inside = self._inside, []
+        """Send out who is not free, and take back who was set aside. Nobody's place in the order changes."""
+        turns, self._inside, self._aside = self._inside + self._aside, [], []
         for turn in turns:
             self._place(turn)
+
+    def set_aside(self, whom: Callable[[T], bool]) -> None:
+        """Pass some by until all are sent out."""
+        turns, self._inside, self._outside = self._inside + self._outside, [], []
+        for turn in turns:
+            if whom(turn[2]):
+                self._aside.append(turn)
+            else:
+                self._place(turn)
 
     def _place(self, turn: tuple[int, int, T]) -> None:
         heappush(self._inside if self._free(turn[2]) else self._outside, turn)
@@ -140,15 +150,25 @@ class Queue(Generic[W]):
             self._length += 1
             self.tokens += item.size
 
-    def take(self, claim: Callable[[W], bool] = lambda _: True, share: int | None = None) -> list[W]:
-        """Remove and return the next batch, of at most `share` tokens where others take from the same queue.
+    def take(
+        self,
+        claim: Callable[[W], bool] = lambda _: True,
+        share: int | None = None,
+        places: int | None = None,
+        without: Set[Hashable | None] = frozenset(),
+    ) -> list[W]:
+        """Remove and return the next batch; of at most `share` tokens and `places` adapters where others take as well.
 
         Work for which `claim` is false (cancelled) is dropped and costs its adapter and its request nothing.
+        `without`: adapters that it passes by.
         """
+        if without:
+            self._turns.set_aside(lambda flow: flow.adapter in without)
         room = self.max_tokens if share is None else min(share, self.max_tokens)
+        most = self.max_adapters if places is None else min(places, self.max_adapters)
         batch: list[W] = []
         adapters: set[Hashable] = set()
-        while flow := self._next(len(adapters) < self.max_adapters):
+        while flow := self._next(len(adapters) < most):
             item = flow.first
             size = item.size
             if batch and size > room:

@@ -3,9 +3,10 @@
 import logging
 import math
 import os
+import sys
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
@@ -13,7 +14,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from app.batching import Queue
+from app.dispatch import EXPRESS, Dispatch
 from app.errors import NotFiniteError, UnavailableError
 from app.jobs import Array, Call, Job, Output
 from app.merging import MergePolicy
@@ -22,7 +23,7 @@ from app.residency import Residency
 from lorat import Adapter, MultiLoRAT, Row
 
 STUCK_SECONDS = 60.0
-_LEAST_TOKENS = 64  # fewer keep the matrix library from its pace
+_NICE = 10  # of workers beside an express, the event loop and the tokeniser
 _BATCHES_A_CHOICE = 20  # between two looks at who should be merged
 _NOT_FINITE = "this adapter's weights drive the answer out of range: train it again with a lower learning rate"
 logger = logging.getLogger("lorat")
@@ -32,44 +33,41 @@ class Engine:
     """Runs inputs of any adapters and tasks together. Every request's future is resolved, whatever happens."""
 
     def __init__(
-        self, model: MultiLoRAT, max_batch_tokens: int, metrics: Metrics, workers: int = 1, merge_bytes: int = 0
+        self,
+        model: MultiLoRAT,
+        max_batch_tokens: int,
+        metrics: Metrics,
+        workers: int = 1,
+        merge_bytes: int = 0,
+        express: bool = False,
     ) -> None:
         """`workers`: forward passes at a time; each may hold as many adapters as its share of the slots.
 
-        `merge_bytes`: memory for merged weights.
+        `merge_bytes`: memory for merged weights. `express`: one worker more, for what must not wait long.
         """
         self._model = model
         self._residency = Residency(model)
-        self._workers = min(workers, model.slots.capacity)
-        self._queue: Queue[Job] = Queue(max_batch_tokens, model.slots.capacity // self._workers)
-        self._orders: deque[tuple[Callable[[], object], Future[None]]] = deque()
-        self._wake = threading.Condition()
-        self._open = True
+        self._dispatch = Dispatch(max_batch_tokens, model.slots.capacity, workers, express=express)
         self._policy = MergePolicy(merge_bytes)
         self._always: Set[str] = frozenset()
         self._never: Set[str] = frozenset()
         self._batches = 0
         self._chosen_at = 0  # loads so far
-        self._busy_since: dict[str, float] = {}
         self._tokens_per_second = 1000.0
         self._metrics = metrics
         self._threads = [
-            threading.Thread(target=self._work, name=f"engine-{number}", daemon=True) for number in range(self._workers)
+            threading.Thread(target=self._work, args=[name], name=name, daemon=True) for name in self._dispatch.names
         ]
         for thread in self._threads:
             thread.start()
 
     def submit(self, call: Call) -> None:
-        """Queue a request. Its future brings an `Output` for each input, or the error that stopped one."""
-        with self._wake:
-            if not self._open:
-                raise UnavailableError("the server is shutting down: send the request to another one")
-            self._queue.put(call.jobs)
-            self._wake.notify(len(call.jobs))
+        """Queue a request that has its tokens. Its future brings an `Output` for each, or what stopped one."""
+        self._dispatch.put(call.jobs)
 
     def forget(self, digest: str) -> None:
         """Free the slot of an adapter that is no longer served."""
-        self._order(lambda: self._residency.forget(digest))
+        self._dispatch.order(lambda: self._residency.forget(digest))
 
     def prefer(self, pinned: Set[str], merged: Set[str], unmerged: Set[str] = frozenset()) -> None:
         """By digest: which adapters give way last; which compute with merged weights, and which never do.
@@ -86,18 +84,11 @@ class Engine:
         merged = self._residency.merged()
         chosen = self._policy.choose(self._residency.candidates(), merged, self._always, self._never)
         for digest in chosen ^ merged:
-            self._order(partial(self._residency.merge, digest, digest in chosen))
+            self._dispatch.order(partial(self._residency.merge, digest, digest in chosen))
 
     def preload(self, digest: str, content: Adapter) -> "Future[None]":
         """Put an adapter into a slot before anyone asks for it; one that is pinned does not give way to it."""
-        return self._order(lambda: self._residency.preload(digest, content))
-
-    def _order(self, work: Callable[[], object]) -> "Future[None]":
-        done: Future[None] = Future()
-        with self._wake:
-            self._orders.append((work, done))
-            self._wake.notify()
-        return done
+        return self._dispatch.order(lambda: self._residency.preload(digest, content))
 
     def content(self, digest: str) -> Adapter | None:
         """The content of a slot, if one holds it."""
@@ -114,12 +105,12 @@ class Engine:
     @property
     def waiting(self) -> int:
         """Tokens in the queue."""
-        return self._queue.tokens
+        return self._dispatch.tokens
 
     @property
     def running(self) -> int:
         """Forward passes under way."""
-        return len(self._busy_since)
+        return len(self._dispatch.under_way)
 
     @property
     def resident(self) -> int:
@@ -128,60 +119,50 @@ class Engine:
 
     def seconds_to_drain(self) -> int:
         """Whole seconds, at least 1, until what waits now is done, at the pace of the last batches."""
-        return max(1, math.ceil(self.waiting / (self._tokens_per_second * self._workers)))
+        return max(1, math.ceil(self.waiting / (self._tokens_per_second * len(self._dispatch.workers))))
 
     def healthy(self) -> bool:
         """Whether the workers are there and none is stuck in one batch for a minute."""
-        now = time.perf_counter()
-        stuck = any(now - since > STUCK_SECONDS for since in list(self._busy_since.values()))
-        return self._open and all(thread.is_alive() for thread in self._threads) and not stuck
+        oldest = self._dispatch.under_way.oldest()
+        stuck = oldest is not None and time.perf_counter() - oldest > STUCK_SECONDS
+        return self._dispatch.open and all(thread.is_alive() for thread in self._threads) and not stuck
 
     def close(self, timeout: float) -> None:
         """Finish what is queued, then stop. What is left after `timeout` seconds fails."""
-        with self._wake:
-            self._open = False
-            self._wake.notify_all()
+        self._dispatch.close()
         end = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
-        with self._wake:
-            left = self._queue.clear()
-        _fail(left, UnavailableError("the server stopped before it came to this input: send it again"))
+        _fail(
+            self._dispatch.clear(), UnavailableError("the server stopped before it came to this input: send it again")
+        )
 
-    def _work(self) -> None:
-        if self._workers > 1:  # nobody waits for another at a barrier
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self._workers))
-        name = threading.current_thread().name
-        while (batch := self._next()) is not None:
-            self._busy_since[name] = started = time.perf_counter()
-            try:
-                outputs = self._run(batch)
-            except Exception as error:
-                logger.exception("a batch of %d failed", len(batch))
-                _fail(batch, error)
-            else:
-                self._resolve(batch, outputs, started)
-            del self._busy_since[name]
-
-    def _next(self) -> list[Job] | None:
-        """The next batch, once there is one; None when the engine is closed and nothing waits."""
-        while True:
-            with self._wake:
-                order = self._orders.popleft() if self._orders else None
-                batch = self._queue.take(lambda job: job.call.wanted, self._share())
-                if not (order or batch):
-                    if not self._open:
-                        return None
-                    self._wake.wait()
-                    continue
+    def _work(self, name: str) -> None:
+        self._settle(name)
+        while taken := self._dispatch.next(name):
+            order, batch = taken
             if order:  # one between two batches: loading many pins must not hold requests up
                 _obey(*order)
             if batch:
-                return batch
+                self._answer(batch)
+                self._dispatch.end(name)
 
-    def _share(self) -> int:
-        """Tokens that one worker takes of what waits, so that all of them end at about the same time."""
-        return max(_LEAST_TOKENS, math.ceil(self._queue.tokens / self._workers))
+    def _settle(self, name: str) -> None:
+        """This thread's share of the machine."""
+        if len(self._dispatch.names) > 1:  # nobody waits for another at a barrier
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(self._dispatch.workers)))
+        if EXPRESS in self._dispatch.names and name != EXPRESS and sys.platform == "linux":  # one thread's nice value
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+    def _answer(self, batch: list[Job]) -> None:
+        started = time.perf_counter()
+        try:
+            outputs = self._run(batch)
+        except Exception as error:
+            logger.exception("a batch of %d failed", len(batch))
+            _fail(batch, error)
+        else:
+            self._resolve(batch, outputs, started)
 
     def _run(self, batch: list[Job]) -> list[Array]:
         wanted = {job.call.digest: job.call.content for job in batch if job.call.digest and job.call.content}
@@ -193,7 +174,7 @@ class Engine:
         seconds = time.perf_counter() - started
         for job, values in zip(batch, outputs, strict=True):
             if np.isfinite(values).all():
-                job.call.resolve(job.index, Output(values, started - job.call.arrived, seconds))
+                job.call.resolve(job.index, Output(values, started - job.call.tokenized, seconds))
             else:  # not JSON, and no answer; the other requests of the batch are not touched by it
                 job.call.fail(NotFiniteError(_NOT_FINITE))
         self._observe(batch, seconds)

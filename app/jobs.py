@@ -25,20 +25,25 @@ class Output:
 
 
 class Call:
-    """All inputs of one request: one future for their outputs, in the order of the inputs."""
+    """One request: its inputs become tokens, and its future brings their outputs, in the order of the inputs."""
 
-    def __init__(
-        self, inputs: Sequence[Tokens], task: Task, digest: str | None = None, content: Adapter | None = None
-    ) -> None:
+    def __init__(self, task: Task, digest: str | None = None, content: Adapter | None = None) -> None:
         """Bound to an adapter's content (None: the base) before it is queued."""
         self.task = task
         self.digest = digest
         self.content = content
-        self.arrived = time.perf_counter()
         self.future: Future[list[Output]] = Future()
-        self.jobs = [Job(self, index, tokens) for index, tokens in enumerate(inputs)]
+        self.jobs: list[Job] = []
+        self.tokenized = 0.0
+        """When it got its tokens, by `time.perf_counter`."""
         self._outputs: dict[int, Output] = {}
         self._lock = threading.Lock()
+
+    def begin(self, inputs: Sequence[Tokens]) -> "Call":
+        """Its inputs' tokens are there."""
+        self.jobs = [Job(self, index, tokens) for index, tokens in enumerate(inputs)]
+        self.tokenized = time.perf_counter()
+        return self
 
     @property
     def wanted(self) -> bool:

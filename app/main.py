@@ -66,7 +66,8 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     model = load_model(settings)
     workers = settings.workers or default_workers(model.device)
     merge_bytes = 0 if settings.merge == "never" else settings.merge_bytes
-    engine = Engine(model, settings.max_batch_tokens, metrics, workers, merge_bytes)
+    express = model.device.type == "cpu"
+    engine = Engine(model, settings.max_batch_tokens, metrics, workers, merge_bytes, express)
     registry = Registry(log, partial(check_adapter, model), engine, cache_bytes=settings.host_cache_bytes)
     changes = Changes(registry, upload_limits(settings), settings.keep_versions)
     usage = Usage()

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,14 +15,14 @@ from app.jobs import Array, Call, Output
 from app.metrics import Metrics
 from app.registry import Bound, Registry
 from app.settings import Settings
+from app.tokenizing import Input, Manner, Tokenizing
 from app.usage import Usage
-from lorat import Adapter, MultiLoRAT, Recipe, Tokens, __version__
+from lorat import Adapter, MultiLoRAT, Tokens, __version__
 from lorat.adapter import Task
 from lorat.errors import NoHeadError
-from lorat.tokenizer import Direction, Text
+from lorat.tokenizer import Direction
 
-TOKENIZER_THREADS = 2
-Input = Text | list[int]
+TOKENIZER_THREADS = 1
 
 
 @dataclass(frozen=True)
@@ -37,15 +36,17 @@ class Options:
 
 @dataclass(frozen=True)
 class Answer:
-    """The outputs of a request, in the order of its inputs, and the headers that say how they came.
-
-    tokens: what was computed, with spans where the task is token classification.
-    """
+    """The outputs of a request, in the order of its inputs, and the headers that say how they came."""
 
     outputs: list[Array]
-    tokens: list[Tokens]
+    call: Call
     bound: Bound | None
     headers: dict[str, str]
+
+    @property
+    def tokens(self) -> list[Tokens]:
+        """What was computed, with spans where the task is token classification."""
+        return [job.tokens for job in self.call.jobs]
 
 
 class Service:
@@ -73,7 +74,7 @@ class Service:
         self.fingerprint = model.fingerprint()
         self.ready = True
         self._running = 0
-        self._tokenizing = ThreadPoolExecutor(TOKENIZER_THREADS, thread_name_prefix="tokenizer")
+        self._tokenizing = Tokenizing(model.base, engine.submit, TOKENIZER_THREADS)
         metrics.gauge("lorat_queue_tokens", "Tokens waiting", lambda: engine.waiting)
         metrics.gauge("lorat_running_requests", "Requests admitted", lambda: self._running)
         metrics.gauge("lorat_adapters", "Adapters in the store", lambda: len(registry.catalog))
@@ -89,13 +90,13 @@ class Service:
         try:
             bound = await self._bind(reference)
             _check_task(task, bound, reference)
-            tokens = await self._tokenize(task, inputs, bound, options)
-            tokenized = time.perf_counter()
-            outputs = await self._run(task, tokens, bound)
+            call = Call(task, *((bound.version.digest, bound.content) if bound else (None, None)))
+            self._tokenizing.put(call, inputs, self._manner(task, bound, options))
+            # when the waiting is cancelled (the client has gone), what is queued is dropped
+            outputs = await asyncio.wrap_future(call.future)
         finally:
             self._running -= 1
-        headers = self._headers(bound, tokens, outputs, tokenized - started, time.perf_counter() - started)
-        return Answer([output.values for output in outputs], tokens, bound, headers)
+        return Answer([output.values for output in outputs], call, bound, self._headers(bound, call, outputs, started))
 
     def _admit(self, inputs: int) -> None:
         """A whole request or none of it."""
@@ -125,57 +126,28 @@ class Service:
         loading = asyncio.wrap_future(self.registry.load(version))
         return await asyncio.shield(loading)  # who leaves must not end the reading that others wait for
 
-    async def _tokenize(
-        self, task: Task, inputs: Sequence[Input], bound: Bound | None, options: Options
-    ) -> list[Tokens]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._tokenizing, self._encode, task, inputs, bound, options)
-
-    def _encode(self, task: Task, inputs: Sequence[Input], bound: Bound | None, options: Options) -> list[Tokens]:
-        recipe = (bound and bound.content.recipe) or self.model.base.recipe
-        truncate = self.settings.auto_truncate if options.truncate is None else options.truncate
-        texts = [item for item in inputs if not isinstance(item, list)]
-        encoded = iter(
-            self.model.base.encode(
-                texts,
-                recipe,
-                prompt_name=options.prompt_name,
-                default_prompt=task == "embedding",
-                truncate=truncate,
-                direction=options.direction,
-                spans=task == "token_classification",
-            )
+    def _manner(self, task: Task, bound: Bound | None, options: Options) -> Manner:
+        return Manner(
+            recipe=(bound and bound.content.recipe) or self.model.base.recipe,
+            truncate=self.settings.auto_truncate if options.truncate is None else options.truncate,
+            direction=options.direction,
+            prompt_name=options.prompt_name,
+            default_prompt=task == "embedding",
+            spans=task == "token_classification",
         )
-        return [
-            self._check_ids(item, recipe, truncate, options.direction) if isinstance(item, list) else next(encoded)
-            for item in inputs
-        ]
 
-    def _check_ids(self, ids: list[int], recipe: Recipe, truncate: bool, direction: Direction) -> Tokens:
-        tokenizer = self.model.base.tokenizer
-        return tokenizer.check_ids(ids, max_length=recipe.max_length, truncate=truncate, direction=direction)
-
-    async def _run(self, task: Task, tokens: Sequence[Tokens], bound: Bound | None) -> list[Output]:
-        """Queue and wait. When the waiting is cancelled (the client has gone), what is queued is dropped."""
-        digest, content = (bound.version.digest, bound.content) if bound else (None, None)
-        call = Call(tokens, task, digest, content)
-        self.engine.submit(call)
-        return await asyncio.wrap_future(call.future)
-
-    def _headers(
-        self, bound: Bound | None, tokens: Sequence[Tokens], outputs: Sequence[Output], tokenize: float, total: float
-    ) -> dict[str, str]:
+    def _headers(self, bound: Bound | None, call: Call, outputs: Sequence[Output], started: float) -> dict[str, str]:
         version = bound and bound.version
         times = {
-            "total": total,
-            "tokenization": tokenize,
+            "total": time.perf_counter() - started,
+            "tokenization": call.tokenized - started,
             "queue": max(output.queued for output in outputs),
             "inference": max(output.inference for output in outputs),
         }
         return {
             "X-Lorat-Adapter": f"{version.name}@{version.version}" if version else "base",
             "X-Lorat-Digest": f"sha256:{version.digest if version else self.fingerprint}",
-            "X-Compute-Tokens": str(sum(len(token) for token in tokens)),
+            "X-Compute-Tokens": str(sum(job.size for job in call.jobs)),
             **{f"X-{name}-Time": f"{seconds * 1000:.3f}" for name, seconds in times.items()},
         }
 
@@ -183,9 +155,9 @@ class Service:
         """Answer what is queued, then stop."""
         self.ready = False
         self.follower.close()
+        self._tokenizing.close()
         self.engine.close(self.settings.graceful_seconds)
         self.registry.close()
-        self._tokenizing.shutdown()
 
 
 def _check_task(task: Task, bound: Bound | None, reference: str | None) -> None:

@@ -47,7 +47,7 @@ class Served:
         calls = []
         for place, ids in enumerate(self._ids):
             digest, content = adapters[place % len(adapters)] or (None, None)
-            calls.append(Call([Tokens(ids)], "embedding", digest, content))
+            calls.append(Call("embedding", digest, content).begin([Tokens(ids)]))
         for call in calls:
             self._engine.submit(call)
         return np.stack([call.future.result()[0].values for call in calls])

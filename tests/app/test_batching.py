@@ -359,3 +359,22 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 test_the_queue_does_as_the_model = QueueMachine.TestCase
+
+
+@given(items, st.integers(1, 80), st.sets(adapters, max_size=4))
+def test_adapters_that_are_passed_by_keep_their_work_and_their_turn(work, max_tokens, without):
+    queue, other = Queue(max_tokens, 3), Queue(max_tokens, 3)
+    queue.put(work)
+    other.put([item for item in work if item.adapter not in without])
+    while batch := queue.take(wanted, without=without):
+        assert batch == other.take(wanted)
+    left = [item for item in work if item.adapter in without]
+    assert len(queue) == len(left) and queue.tokens == tokens(left)
+    assert Counter(map(id, queue.clear())) == Counter(map(id, left))
+
+
+@given(items, st.integers(0, 3))
+def test_a_batch_has_at_most_the_places_it_is_given(work, places):
+    queue = Queue(1000, 3)
+    queue.put(work)
+    assert len(named(queue.take(wanted, places=places))) <= places

@@ -29,7 +29,7 @@ class Trace(Metrics):
 
 def call(ids, task, digest=None, content=None):
     """A request of one input."""
-    return Call([Tokens(ids)], task, digest, content)
+    return Call(task, digest, content).begin([Tokens(ids)])
 
 
 def submit(engine, calls):
@@ -205,7 +205,7 @@ def test_several_workers_answer_every_input_with_its_own_adapter(tiny_path, tmp_
     try:
         with ThreadPoolExecutor(4) as threads:
             numbers = [n for _ in range(8) for n in range(12)]
-            calls = [Call(inputs, "embedding", f"{n}", many[n]) for n in numbers]
+            calls = [Call("embedding", f"{n}", many[n]).begin(inputs) for n in numbers]
             list(threads.map(engine.submit, calls))
         for number, answered in zip(numbers, calls, strict=True):
             outputs = answered.future.result(60)
@@ -223,7 +223,7 @@ def test_what_waits_is_shared_among_idle_workers(tiny, trace):
     forward = tiny.forward
     tiny.forward = lambda rows: together.wait(30) < 2 and forward(rows)
     try:
-        request = Call([Tokens([101, 2000 + n, 102]) for n in range(40)], "embedding")
+        request = Call("embedding").begin([Tokens([101, 2000 + n, 102]) for n in range(40)])
         engine.submit(request)
         assert len(request.future.result(30)) == 40
     finally:
@@ -233,7 +233,7 @@ def test_what_waits_is_shared_among_idle_workers(tiny, trace):
 
 
 def test_an_input_that_fails_fails_its_request(engine):
-    bad = Call([Tokens([101, 102]), Tokens([101] * 600)], "embedding")
+    bad = Call("embedding").begin([Tokens([101, 102]), Tokens([101] * 600)])
     engine.submit(bad)
     with pytest.raises(Exception, match="600 tokens"):
         bad.future.result(30)
@@ -248,7 +248,7 @@ def test_an_adapter_with_all_the_traffic_gets_merged_weights_and_loses_them_agai
     def ask(digest, content, times):
         vectors = []
         for _ in range(times):
-            request = Call([Tokens([101, 7592, 102])] * 50, "embedding", digest, content)
+            request = Call("embedding", digest, content).begin([Tokens([101, 7592, 102])] * 50)
             engine.submit(request)
             vectors.append(request.future.result(30)[0].values)
         return vectors

@@ -242,7 +242,7 @@ def softmax(logits):
 
 
 def test_600_concurrent_requests_over_17_adapters_are_each_what_peft_gives(serve, minilm_path, tmp_path):
-    client = serve(base=str(minilm_path), slots=8)
+    client = serve(base=str(minilm_path), slots=10)
     texts = [text for text in TEXTS if len(text) < 300]
     expected = {None: SentenceTransformer(str(minilm_path), device="cpu").encode(texts, normalize_embeddings=True)}
     specs = {None: {}} | {f"a{index}": spec for index, spec in enumerate(SPECS)}

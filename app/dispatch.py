@@ -1,0 +1,130 @@
+"""Who runs what next: the queue as threads see it, and the express.
+
+On a CPU one more worker is the express. While all others run long batches it takes what is due of adapters that none
+of these batches holds, a little at a time, and its thread goes before theirs. So an adapter with little traffic does
+not wait for another's flood, and takes next to nothing from it.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from app.batching import Queue
+from app.errors import UnavailableError
+from app.jobs import Job
+from app.underway import Pass, UnderWay
+
+EXPRESS = "engine-express"
+_LEAST_TOKENS = 64  # fewer keep the matrix library from its pace
+_LONG_TOKENS = 256  # of a batch that nobody should wait for; and the most that the express takes
+Order = tuple[Callable[[], object], "Future[None]"]
+
+
+class Dispatch:
+    """Waiting work and orders, handed to workers by name. Safe to use from any thread."""
+
+    def __init__(self, max_tokens: int, slots: int, workers: int, *, express: bool) -> None:
+        """max_tokens: of one batch. slots: for the adapters of all batches at a time; each worker has its share."""
+        workers = min(workers, slots)
+        express = express and slots > workers
+        self.workers = [f"engine-{number}" for number in range(workers)]
+        """Those without the express."""
+        self.names = [*self.workers, EXPRESS] if express else self.workers
+        self._express_slots = max(1, slots // 8) if express else 0
+        self._queue: Queue[Job] = Queue(max_tokens, (slots - self._express_slots) // workers)
+        self._orders: deque[Order] = deque()
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
+        self._wake_express = threading.Condition(self._lock)
+        self._open = True
+        self.under_way = UnderWay()
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes work."""
+        return self._open
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that wait."""
+        return self._queue.tokens
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Queue the inputs of a request. Raises UnavailableError when closed."""
+        with self._lock:
+            if not self._open:
+                raise UnavailableError("the server is shutting down: send the request to another one")
+            self._queue.put(jobs)
+            self._wake.notify(len(jobs))
+            self._call_express()
+
+    def order(self, work: Callable[[], object]) -> "Future[None]":
+        """Have a worker do something between two batches."""
+        done: Future[None] = Future()
+        with self._lock:
+            self._orders.append((work, done))
+            self._wake.notify()
+        return done
+
+    def close(self) -> None:
+        """Take no more work; workers end when nothing waits."""
+        with self._lock:
+            self._open = False
+            self._wake.notify_all()
+            self._wake_express.notify_all()
+
+    def clear(self) -> list[Job]:
+        """Remove and return what waits."""
+        with self._lock:
+            return self._queue.clear()
+
+    def next(self, worker: str) -> tuple[Order | None, list[Job]] | None:
+        """An order, a batch, or both, once there is something for this worker; None when closed and nothing waits.
+
+        The batch is under way until `end`.
+        """
+        with self._lock:
+            while True:
+                order, batch = (None, self._express()) if worker == EXPRESS else self._take()
+                if batch:
+                    self._begin(worker, batch)
+                if order or batch:
+                    return order, batch
+                if not self._open:
+                    return None
+                (self._wake_express if worker == EXPRESS else self._wake).wait()
+
+    def end(self, worker: str) -> None:
+        """A worker's batch is done."""
+        self.under_way.end(worker)
+
+    def _take(self) -> tuple[Order | None, list[Job]]:
+        order = self._orders.popleft() if self._orders else None
+        # what waits is shared, so that all workers end at about the same time
+        share = max(_LEAST_TOKENS, math.ceil(self._queue.tokens / len(self.workers)))
+        return order, self._queue.take(_wanted, share)
+
+    def _express(self) -> list[Job]:
+        if not self._crowded():
+            return []
+        return self._queue.take(_wanted, _LONG_TOKENS, self._express_slots, without=self.under_way.adapters())
+
+    def _begin(self, worker: str, batch: list[Job]) -> None:
+        tokens, adapters = sum(job.size for job in batch), frozenset(job.adapter for job in batch)
+        self.under_way.begin(worker, Pass(time.perf_counter(), tokens, adapters))
+        self._call_express()
+
+    def _call_express(self) -> None:
+        if len(self._queue) and self._crowded():
+            self._wake_express.notify()
+
+    def _crowded(self) -> bool:
+        """Whether all workers but the express run long batches."""
+        return self.under_way.longer_than(_LONG_TOKENS, self.workers) == len(self.workers)
+
+
+def _wanted(job: Job) -> bool:
+    return job.call.wanted

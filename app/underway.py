@@ -1,0 +1,43 @@
+"""The forward passes under way. Pure: it knows no threads and no clock."""
+
+from collections.abc import Hashable, Iterable, Set
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One batch that a worker runs. started: when, by the caller's clock, in seconds."""
+
+    started: float
+    tokens: int
+    adapters: Set[Hashable | None]
+
+
+class UnderWay:
+    """Who runs what. `oldest` and `len` may be asked without a lock."""
+
+    def __init__(self) -> None:
+        self._passes: dict[str, Pass] = {}
+
+    def __len__(self) -> int:
+        return len(self._passes)
+
+    def begin(self, worker: str, batch: Pass) -> None:
+        """Note what a worker runs from now on."""
+        self._passes[worker] = batch
+
+    def end(self, worker: str) -> None:
+        """A worker is free again."""
+        del self._passes[worker]
+
+    def longer_than(self, tokens: int, workers: Iterable[str]) -> int:
+        """How many of these workers run a pass of more tokens than that."""
+        return sum(name in self._passes and self._passes[name].tokens > tokens for name in workers)
+
+    def adapters(self) -> Set[Hashable | None]:
+        """The adapters of all passes, None for the base."""
+        return frozenset().union(*(one.adapters for one in list(self._passes.values())))
+
+    def oldest(self) -> float | None:
+        """When the longest running pass started, None where none runs."""
+        return min((one.started for one in list(self._passes.values())), default=None)

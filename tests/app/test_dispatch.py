@@ -1,0 +1,127 @@
+"""Who runs what next, as workers see it."""
+
+import threading
+
+import pytest
+
+from app.dispatch import EXPRESS, Dispatch
+from app.errors import UnavailableError
+from app.jobs import Call
+from lorat import Tokens
+
+LONG = 300
+
+
+def request(adapter, *sizes):
+    return Call("embedding", adapter).begin([Tokens([1] * size) for size in sizes]).jobs
+
+
+def waiting(dispatch, worker):
+    """A thread that waits for this worker's next batch, and where the batch comes to stand."""
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(dispatch.next(worker)), daemon=True)
+    thread.start()
+    return thread, taken
+
+
+def busy(dispatch, size=LONG, adapter="flooding"):
+    """Each worker runs a batch of one input of this size."""
+    for worker in dispatch.workers:
+        dispatch.put(request(adapter, size))
+        assert dispatch.next(worker)
+
+
+@pytest.fixture
+def dispatch():
+    return Dispatch(4096, 64, 2, express=True)
+
+
+def test_what_is_due_meanwhile_goes_by_the_express(dispatch):
+    busy(dispatch)
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put(request("flooding", *[LONG] * 40))
+    thread.join(0.2)
+    assert not taken, "a flood does not go by the express"
+    dispatch.put(request("quiet", 20))
+    thread.join(30)
+    _, batch = taken[0]
+    assert [(job.adapter, job.size) for job in batch] == [("quiet", 20)]
+
+
+def test_what_waits_when_the_last_worker_gets_busy_goes_by_the_express(dispatch):
+    dispatch.put(request("flooding", LONG))
+    assert dispatch.next("engine-0")
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put([*request("flooding", LONG), *request("quiet", 20)])
+    thread.join(0.2)
+    assert not taken, "a worker is free"
+    _, batch = dispatch.next("engine-1")
+    assert [job.adapter for job in batch] == ["flooding"]
+    thread.join(30)
+    assert [job.adapter for job in taken[0][1]] == ["quiet"]
+
+
+@pytest.mark.parametrize("size", [1, 256])
+def test_the_express_leaves_to_others_what_they_will_soon_have_time_for(dispatch, size):
+    busy(dispatch, size)
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put(request("quiet", 20))
+    thread.join(0.2)
+    assert not taken
+    dispatch.close()
+    thread.join(30)
+    assert taken == [None]
+
+
+def test_the_express_takes_a_little_at_a_time(dispatch):
+    busy(dispatch)
+    for name in range(100):
+        dispatch.put(request(f"quiet-{name}", 20))
+    _, batch = dispatch.next(EXPRESS)
+    assert len(batch) == 8  # an eighth of the slots, 160 of 256 tokens
+    dispatch.end(EXPRESS)
+    _, batch = dispatch.next(EXPRESS)
+    assert len(batch) == 8
+    dispatch.put(request("large", 5000))
+    held = {job.adapter for job in batch}
+    while batch and batch[0].adapter != "large":
+        dispatch.end(EXPRESS)
+        _, batch = dispatch.next(EXPRESS)
+        assert not held & {job.adapter for job in batch}
+    assert len(batch) == 1, "a single larger input runs alone"
+
+
+def test_the_base_may_go_by_the_express_and_may_flood(dispatch):
+    busy(dispatch)
+    dispatch.put(request(None, 20))
+    assert [job.adapter for job in dispatch.next(EXPRESS)[1]] == [None]
+    dispatch.end(EXPRESS)
+    for worker in dispatch.workers:
+        dispatch.end(worker)
+    busy(dispatch, adapter=None)
+    dispatch.put([*request(None, 20), *request("quiet", 20)])
+    assert [job.adapter for job in dispatch.next(EXPRESS)[1]] == ["quiet"]
+
+
+@pytest.mark.parametrize(("slots", "workers", "names"), [(1, 2, 1), (2, 2, 2), (3, 2, 3), (64, 4, 5)])
+def test_every_worker_has_slots_for_an_adapter(slots, workers, names):
+    dispatch = Dispatch(4096, slots, workers, express=True)
+    assert len(dispatch.names) == names
+    dispatch.put([job for name in range(100) for job in request(name, LONG, LONG)])
+    held = [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.names]
+    assert all(held) and sum(map(len, held)) <= slots
+
+
+def test_a_closed_dispatch_hands_out_what_waits_and_takes_no_more(dispatch):
+    dispatch.put(request("a", 5))
+    dispatch.close()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        dispatch.put(request("a", 5))
+    assert len(dispatch.next("engine-0")[1]) == 1
+    assert dispatch.next("engine-0") is dispatch.next("engine-1") is dispatch.next(EXPRESS) is None
+
+
+def test_an_order_is_obeyed_by_a_worker_but_the_express(dispatch):
+    done = dispatch.order(lambda: None)
+    order, batch = dispatch.next("engine-1")
+    assert order[1] is done and not batch
