@@ -1,4 +1,4 @@
-"""`lorat serve | check | push | list | versions | rollback | delete | gc`."""
+"""`lorat serve | tune | check | push | list | versions | rollback | delete | gc`."""
 
 import argparse
 import os
@@ -35,6 +35,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lorat", description="One frozen BERT, thousands of LoRA adapters, one endpoint.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve the base and the adapters of a store"))
+    tune = commands.add_parser("tune", help="measure how many tokens a forward pass should hold on this machine")
+    for name in ("base", "device", "dtype", "workers"):
+        tune.add_argument(f"--{name}", help=f"{Settings.model_fields[name].description} (LORAT_{name.upper()})")
+    tune.set_defaults(run=_tune)
     push = _remote(commands.add_parser("push", help="upload an adapter's directory and serve it by name"), _push)
     push.add_argument("directory", type=Path, help="an adapter's directory, or a .zip, .tar or .tar.gz of it")
     push.add_argument("--name", required=True, help="the name that requests will use")
@@ -81,12 +85,31 @@ def _remote(parser: argparse.ArgumentParser, run: Any) -> argparse.ArgumentParse
 
 
 def _serve(options: argparse.Namespace) -> None:
-    given = {name: value for name in Settings.model_fields if (value := getattr(options, name)) is not None}
-    settings = read_settings(**given)
+    settings = read_settings(**_given(options))
     _prepare_process()
     from app.server import serve
 
     serve(settings)
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that a command line names."""
+    return {name: value for name in Settings.model_fields if (value := getattr(options, name, None)) is not None}
+
+
+def _tune(options: argparse.Namespace) -> None:
+    settings = read_settings(**_given(options))
+    _prepare_process()
+    from app.main import default_workers, load_model
+    from app.tuning import choose_budget, measure_pace
+
+    model = load_model(settings)
+    workers = settings.workers or default_workers(model.device)
+    paces = []
+    for pace in measure_pace(model, workers):
+        paces.append(pace)
+        print(f"{pace.tokens:>6} tokens in a pass: {pace.rate:>9,.0f} tokens/s a worker", flush=True)
+    print(f"LORAT_MAX_BATCH_TOKENS={choose_budget(paces)}")
 
 
 def read_settings(**given: Any) -> Settings:

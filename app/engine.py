@@ -23,7 +23,7 @@ from app.residency import Residency
 from lorat import Adapter, MultiLoRAT, Row
 
 STUCK_SECONDS = 60.0
-_NICE = 10  # of workers beside an express, the event loop and the tokeniser
+_NICE = 5  # of workers beside an express, the event loop and the tokeniser
 _BATCHES_A_CHOICE = 20  # between two looks at who should be merged
 _NOT_FINITE = "this adapter's weights drive the answer out of range: train it again with a lower learning rate"
 logger = logging.getLogger("lorat")
@@ -47,6 +47,7 @@ class Engine:
         """
         self._model = model
         self._residency = Residency(model)
+        self.max_batch_tokens = max_batch_tokens
         self._dispatch = Dispatch(max_batch_tokens, model.slots.capacity, workers, express=express)
         self._policy = MergePolicy(merge_bytes)
         self._always: Set[str] = frozenset()

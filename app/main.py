@@ -30,6 +30,7 @@ from app.routes import adapters, health, inference, versions
 from app.service import Service
 from app.settings import Settings
 from app.store import Store
+from app.tuning import choose_budget, measure_pace
 from app.upload import UploadLimits
 from app.usage import Usage
 from lorat import Adapter, MultiLoRAT, __version__, load_base, read_adapter
@@ -67,7 +68,8 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     workers = settings.workers or default_workers(model.device)
     merge_bytes = 0 if settings.merge == "never" else settings.merge_bytes
     express = model.device.type == "cpu"
-    engine = Engine(model, settings.max_batch_tokens, metrics, workers, merge_bytes, express)
+    tokens = settings.max_batch_tokens or _measure_budget(model, workers)
+    engine = Engine(model, tokens, metrics, workers, merge_bytes, express)
     registry = Registry(log, partial(check_adapter, model), engine, cache_bytes=settings.host_cache_bytes)
     changes = Changes(registry, upload_limits(settings), settings.keep_versions)
     usage = Usage()
@@ -98,6 +100,12 @@ def default_workers(device: torch.device) -> int:
     On a CPU one a core, up to a few: threads inside a pass wait for one another.
     """
     return 2 if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+
+
+def _measure_budget(model: MultiLoRAT, workers: int) -> int:
+    tokens = choose_budget(list(measure_pace(model, workers)))
+    logger.info("%d tokens in a forward pass: measured, LORAT_MAX_BATCH_TOKENS sets it", tokens)
+    return tokens
 
 
 def upload_limits(settings: Settings) -> UploadLimits:

@@ -179,7 +179,7 @@ def describe(service: Service) -> dict[str, Any]:
         "model_type": {"embedding": {"pooling": "+".join(recipe.pooling)}},
         "max_concurrent_requests": settings.max_concurrent_requests,
         "max_input_length": min(recipe.max_length or model.base.tokenizer.max_length, model.base.tokenizer.max_length),
-        "max_batch_tokens": settings.max_batch_tokens,
+        "max_batch_tokens": service.engine.max_batch_tokens,
         "max_client_batch_size": settings.max_client_batch_size,
         "auto_truncate": settings.auto_truncate,
         "tokenization_workers": TOKENIZER_THREADS,

@@ -42,7 +42,9 @@ class Settings(BaseSettings):
     workers: Count | None = Field(
         None, description="forward passes at a time; none: a core each on a CPU, two on a GPU"
     )
-    max_batch_tokens: Count = Field(4096, description="tokens in one forward pass")
+    max_batch_tokens: Count | None = Field(
+        None, description="tokens in one forward pass; none: measured at start, as `lorat tune` does"
+    )
     max_concurrent_requests: Count = Field(512, description="requests admitted at once; more get 429")
     max_client_batch_size: Count = Field(256, description="inputs in one request")
     max_body_bytes: Count = Field(8 * MEBIBYTE, description="size of an inference request's body")

@@ -8,7 +8,6 @@ PEFT is measured where it is installed. Without a CUDA device it says so, writes
 
 import argparse
 import importlib.util
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,7 +51,7 @@ def main() -> None:
     result |= {"kernels_us": bench.kernels(), "sweep_us": bench.sweep(), "profile_us": bench.profile()}
     result |= {"seconds_in_all": time.perf_counter() - started}
     result["table"] = table(result)
-    for out in {None, Path(os.environ["OUT"]) if "OUT" in os.environ else None}:
+    for out in {None, options.out}:
         print(save("gpu", result, out))
     print("\n".join(f"{name:52} {value:>12} {target}" for name, value, target in result["table"]))
 
@@ -60,6 +59,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--out", type=Path, help="a directory for a second copy of the numbers")
     return parser.parse_args()
 
 

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+_SAMPLED, _MOST_SAMPLES = 25, 16  # one in so many answers is kept, so many in all
+
 
 @dataclass(frozen=True)
 class Request:
@@ -19,13 +21,15 @@ class Request:
     texts: int
     header: bytes = b""
     """A line of the answer's head, in lower case."""
+    inputs: tuple[str, ...] = ()
+    adapter: str | None = None
 
     @classmethod
     def embed(cls, texts: Sequence[str], adapter: str | None) -> "Request":
         """LoRAT's `/embed`."""
         path = f"/embed?adapter={adapter}" if adapter else "/embed"
         header = f"x-lorat-adapter: {f'{adapter}@1' if adapter else 'base'}".encode()
-        return cls(path, json.dumps({"inputs": list(texts)}).encode(), len(texts), header)
+        return cls(path, json.dumps({"inputs": list(texts)}).encode(), len(texts), header, tuple(texts), adapter)
 
     @classmethod
     def openai(cls, texts: Sequence[str], model: str) -> "Request":
@@ -41,6 +45,8 @@ class Seen:
     texts: int = 0
     errors: int = 0
     latencies: list[float] = field(default_factory=list)
+    samples: list[tuple[Request, bytes]] = field(default_factory=list)
+    """A few requests with the bodies of their answers."""
 
     def summary(self) -> dict[str, float]:
         """Texts a second, and percentiles in milliseconds."""
@@ -95,6 +101,8 @@ async def _ask(connection: "Connection", request: Request, seen: Seen, due: floa
     seen.latencies.append(time.perf_counter() - started)
     seen.texts += request.texts if good else 0
     seen.errors += not good
+    if good and len(seen.latencies) % _SAMPLED == 0 and len(seen.samples) < _MOST_SAMPLES:
+        seen.samples.append((request, connection.body))
 
 
 class Connection:

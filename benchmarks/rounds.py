@@ -19,15 +19,21 @@ from tqdm import tqdm
 RESULTS = Path(__file__).parent / "results"
 
 
-def measure(contenders: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each pass by contender; one pass each beforehand is not counted."""
+def measure(
+    contenders: Mapping[str, Callable[[], Any]], rounds: int, check: Callable[[str, Any], None] = lambda *_: None
+) -> dict[str, list[float]]:
+    """Seconds of each pass by contender; one pass each beforehand is not counted.
+
+    check: looks at what each pass answered, after its time is taken.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in tqdm(range(rounds + 1), unit="round", file=sys.stderr):
         for name, run in contenders.items():
             started = time.perf_counter()
-            run()
+            answers = run()
             if turn:
                 seconds[name].append(time.perf_counter() - started)
+            check(name, answers)
     return seconds
 
 

@@ -1,52 +1,60 @@
 """The whole server over HTTP: closed and open loop, mixed adapters, a flood, cold adapters.
 
-python -m benchmarks.serve [--seconds 10] [--peer-url http://127.0.0.1:7997]
+python -m benchmarks.serve [--seconds 10] [--infinity /path/to/infinity_emb]
+
+Every load's answers must be 200 and name the adapter that was asked for; a sample of their vectors is held against the
+same texts computed alone in float32.
 """
 
 import argparse
 import asyncio
 import json
-import socket
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer
 
+from app.client import Client
 from benchmarks.corpus import texts
-from benchmarks.load import Connection, Request, closed_loop, open_loop
+from benchmarks.load import Connection, Request, Seen, closed_loop, open_loop
 from benchmarks.made import QV, make_adapter
 from benchmarks.rounds import save
+from benchmarks.served import PEER_MODEL, Content, Served, infinity, server
+from lorat import MultiLoRAT
 from lorat.base import locate_base
 
-ADAPTERS = 32
+ADAPTERS, PASSES = 32, 4
+LARGE = 32  # texts in a large request
 Choose = Callable[[int], Request]
 
 
 def main() -> None:
     options = _options()
-    corpus = texts(AutoTokenizer.from_pretrained(locate_base(None)))
-    with tempfile.TemporaryDirectory() as directory, _server(Path(directory), options.flags) as url:
-        names = _upload(url, Path(directory), options.cold)
-        _check(url, corpus, names)
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        url = stack.enter_context(server(Path(directory) / "store", options.flags))
+        loads = Loads(url, Path(directory), options)
+        peer = options.infinity and stack.enter_context(infinity(options.infinity))
         result = {
-            "closed": _closed(url, corpus, names[:ADAPTERS], options),
-            "open": _open(url, corpus, names[:ADAPTERS], options),
-            "stages_ms": asyncio.run(_stages(url, corpus, names[:ADAPTERS])),
-            "flood": _flood(url, corpus, names, options.seconds),
-            "cold": _cold(url, corpus, names, options.seconds),
+            "closed": loads.closed(peer),
+            "open": loads.open(),
+            "stages_ms": uvloop.run(loads.stages()),
+            "flood": loads.flood(),
+            "cold": loads.cold(),
+            "answers_checked": loads.oracle.count,
+            "lowest_cosine": loads.oracle.lowest,
         }
     print(save("serve", {"flags": options.flags, **result}, options.out))
-    print(json.dumps(result, indent=1))
+    print(json.dumps({**result, "closed": medians(result["closed"])}, indent=1))
 
 
 def _options() -> argparse.Namespace:
@@ -55,148 +63,186 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 128])
     parser.add_argument("--cold", type=int, default=200, help="adapters to load one after another")
-    parser.add_argument("--peer-url", help="a running server of the base with OpenAI's /embeddings")
-    parser.add_argument("--peer-model", default="model")
+    parser.add_argument("--infinity", type=Path, help="Infinity's command, to measure it beside: the base alone")
     parser.add_argument("--flags", nargs="*", default=["--dtype=bfloat16"], help="of lorat serve")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
 
-@contextmanager
-def _server(directory: Path, flags: list[str]) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "app", "serve", "--demo=0", f"--port={port}", f"--store={directory / 'store'}"]
-    with subprocess.Popen([*command, *flags]) as server:
-        url = f"http://127.0.0.1:{port}"
-        while True:
-            try:
-                urllib.request.urlopen(f"{url}/ready").close()
-                break
-            except OSError:
-                assert server.poll() is None, "the server did not start"
-                time.sleep(0.1)
-        yield url
-        server.terminate()
+def medians(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of the rounds of each load."""
+    by_load: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_load.setdefault(f"{row['name']}, {row['clients']} clients, {row['texts']} texts", []).append(row)
+    kept = ("texts_per_second", "p50_ms", "p99_ms", "errors")
+    return {load: {key: statistics.median(row[key] for row in same) for key in kept} for load, same in by_load.items()}
 
 
-def _upload(url: str, directory: Path, cold: int) -> list[str]:
-    from app.client import Client
+class Loads:
+    """The loads of one server, with its adapters uploaded."""
 
+    def __init__(self, url: str, directory: Path, options: argparse.Namespace) -> None:
+        tokenizer = AutoTokenizer.from_pretrained(locate_base(None))
+        self._url, self._directory = url, directory
+        self._seconds, self._rounds, self._clients = options.seconds, options.rounds, options.clients
+        self._corpus = texts(tokenizer)
+        self._ids = [tokenizer(text)["input_ids"] for text in self._corpus]
+        self._names = _upload(url, directory, ADAPTERS + options.cold)
+        self._mixed = self._names[:ADAPTERS]
+        self.oracle = Oracle(directory)
+
+    def closed(self, peer: str | None) -> list[dict[str, Any]]:
+        """Closed loop, interleaved, beside the peer and beside the engine without HTTP."""
+        loads: list[tuple[str, str, int, int, Choose]] = []
+        for clients, size in product(self._clients, (1, LARGE)):
+            loads.append(("lorat base", self._url, clients, size, self._choose([None], size)))
+            loads.append(("lorat 32 adapters", self._url, clients, size, self._choose(self._mixed, size)))
+            if peer:
+                loads.append(("infinity base", peer, clients, size, self._choose_openai(size)))
+        rows = []
+        with _engine(self._ids) as engine:
+            contents = [engine.read(self._directory / name) for name in self._mixed]
+            turns = [*product(range(self._rounds), [*loads, None])]
+            for turn, load in tqdm(turns, unit="load", file=sys.stderr):
+                if load is None:
+                    rows += [self._without_http(engine, turn, "base", [None])]
+                    rows += [self._without_http(engine, turn, "32 adapters", contents)]
+                else:
+                    name, url, clients, size, choose = load
+                    seen = self._run(closed_loop(url, clients, self._seconds, choose))
+                    rows.append({"name": name, "clients": clients, "texts": size, "round": turn} | seen.summary())
+        return rows
+
+    def _without_http(self, engine: Served, turn: int, name: str, adapters: Sequence[Content | None]) -> dict[str, Any]:
+        started, count, seen = time.perf_counter(), 0, Seen()
+        while time.perf_counter() - started < self._seconds:
+            engine.vectors(adapters)
+            count += 1
+        seen.seconds, seen.texts = time.perf_counter() - started, count * len(self._ids) * PASSES
+        return {"name": f"engine {name}", "clients": 0, "texts": 0, "round": turn} | seen.summary()
+
+    def open(self) -> list[dict[str, Any]]:
+        """Open loop at shares of what 32 clients reach."""
+        choose = self._choose(self._mixed, 1)
+        capacity = self._run(closed_loop(self._url, 32, self._seconds, choose)).summary()["texts_per_second"]
+        rows = []
+        for share in (0.25, 0.5, 0.75, 0.9):
+            seen = self._run(open_loop(self._url, share * capacity, self._seconds, choose))
+            rows.append({"share_of_capacity": share, "rate": share * capacity} | seen.summary())
+        return rows
+
+    async def stages(self) -> dict[str, dict[str, float]]:
+        """Where the time of a request goes, by its own headers: medians of one text alone, and under 32 clients."""
+        found = {}
+        choose = self._choose(self._mixed, 1)
+        for clients in (1, 32):
+            times: dict[str, list[float]] = {}
+            turns = [_timed_client(self._url, choose, 60 * turn, times) for turn in range(clients)]
+            await asyncio.gather(*turns)
+            found[f"{clients} clients"] = {stage: float(np.median(values)) for stage, values in times.items()}
+        return found
+
+    def flood(self) -> dict[str, dict[str, float]]:
+        """A tenant that asks one text at a time, alone and while another sends 32 texts a request from 16 clients."""
+        small, large = self._choose([self._names[0]], 1), self._choose([self._names[1]], LARGE)
+
+        async def both() -> tuple[Seen, Seen]:
+            quiet = open_loop(self._url, 10, 2 * self._seconds, small)
+            return await asyncio.gather(quiet, closed_loop(self._url, 16, 2 * self._seconds, large))
+
+        alone = self._run(open_loop(self._url, 10, 2 * self._seconds, small))
+        quiet, flood = uvloop.run(both())
+        return {"alone": alone.summary(), "flooded": quiet.summary(), "flood": flood.summary()}
+
+    def cold(self) -> dict[str, dict[str, float]]:
+        """Requests for resident adapters, while others are taken from the host cache into slots."""
+        warm = self._choose(self._names[:8], 1)
+        others = [Request.embed(["a"], name) for name in self._names[ADAPTERS:]]
+        resident = [Request.embed(["a"], name) for name in self._names[8:16]]
+
+        async def both(requests: list[Request]) -> tuple[Seen, Seen]:
+            beside = open_loop(self._url, 20, self._seconds, lambda number: requests[number % len(requests)])
+            return await asyncio.gather(open_loop(self._url, 40, self._seconds, warm), beside)
+
+        still, _ = uvloop.run(both(resident))
+        moving, loaded = uvloop.run(both(others))
+        return {"resident": still.summary(), "while loading": moving.summary(), "the loaded": loaded.summary()}
+
+    def _run(self, load: Any) -> Seen:
+        seen: Seen = uvloop.run(load)
+        self.oracle.check(seen)
+        return seen
+
+    def _texts(self, place: int, size: int) -> list[str]:
+        return [self._corpus[(place * size + i) % len(self._corpus)] for i in range(size)]
+
+    def _choose(self, adapters: Sequence[str | None], size: int) -> Choose:
+        count = len(self._corpus)
+        made = [Request.embed(self._texts(n, size), adapters[n % len(adapters)]) for n in range(count)]
+        return lambda number: made[number % count]
+
+    def _choose_openai(self, size: int) -> Choose:
+        count = len(self._corpus)
+        made = [Request.openai(self._texts(n, size), PEER_MODEL) for n in range(count)]
+        return lambda number: made[number % count]
+
+
+class Oracle:
+    """The same texts with the same adapters, alone and in float32."""
+
+    def __init__(self, directory: Path) -> None:
+        """directory: holds each adapter under its name."""
+        self.count = 0
+        self.lowest = 1.0
+        self._directory = directory
+        self._model = MultiLoRAT.from_pretrained(device="cpu", dtype="float32", slots=1)
+        self._known: dict[tuple[str, str | None], np.ndarray] = {}
+
+    def check(self, seen: Seen) -> None:
+        """Hold a load's sample against what it should be."""
+        assert not seen.errors, f"{seen.errors} answers were wrong"
+        for request, body in seen.samples:
+            for text, vector in zip(request.inputs, json.loads(body) if request.inputs else [], strict=True):
+                cosine = float(self._vector(text, request.adapter) @ np.array(vector))
+                self.count, self.lowest = self.count + 1, min(self.lowest, cosine)
+                assert cosine >= 0.9995, (request.adapter, text, cosine)
+
+    def _vector(self, text: str, adapter: str | None) -> np.ndarray:
+        if (text, adapter) not in self._known:
+            slot = self._model.load(self._directory / adapter) if adapter else None
+            self._known[text, adapter] = self._model.embed([text], slot)[0]
+            if slot:
+                self._model.unload(slot)
+        return self._known[text, adapter]
+
+
+def _upload(url: str, directory: Path, count: int) -> list[str]:
     config = AutoConfig.from_pretrained(locate_base(None))
-    names = [f"a{seed}" for seed in range(ADAPTERS + cold)]
+    names = [f"a{seed}" for seed in range(count)]
     with Client(url, None) as client:
         for seed, name in enumerate(tqdm(names, unit="adapter", file=sys.stderr)):
             client.push(make_adapter(directory / name, config, seed, 8, QV), name, replace=False, dry_run=False)
     return names
 
 
-def _check(url: str, corpus: list[str], names: list[str]) -> None:
-    """A text through the server is what it is through the library, in float32, to the dtype's bound."""
-    from lorat import MultiLoRAT
-
-    model = MultiLoRAT.from_pretrained(device="cpu", dtype="float32", slots=1)
-
-    async def ask(adapter: str | None) -> np.ndarray:
-        connection = await Connection.open(url)
-        assert await connection.post(Request.embed(corpus[:16], adapter))
-        connection.close()
-        return np.array(json.loads(connection.body))
-
-    assert ((asyncio.run(ask(None)) * model.embed(corpus[:16])).sum(1) >= 0.9995).all()
-    assert ((asyncio.run(ask(names[0])) * asyncio.run(ask(names[1]))).sum(1) < 0.9995).all()
+@contextmanager
+def _engine(ids: list[list[int]]) -> Iterator[Served]:
+    engine = Served(ids * PASSES, "bfloat16", workers=2)
+    yield engine
+    engine.close()
 
 
-def _choose(corpus: list[str], adapters: list[str | None], size: int) -> Choose:
-    requests = [
-        Request.embed([corpus[(place * size + i) % len(corpus)] for i in range(size)], adapters[place % len(adapters)])
-        for place in range(len(corpus))
-    ]
-    return lambda number: requests[number % len(requests)]
-
-
-def _closed(url: str, corpus: list[str], names: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    loads: list[tuple[str, str, int, int, Choose]] = []
-    for clients, size in product(options.clients, (1, 32)):
-        loads.append(("lorat base", url, clients, size, _choose(corpus, [None], size)))
-        loads.append(("lorat 32 adapters", url, clients, size, _choose(corpus, [*names], size)))
-        if options.peer_url:
-            asked = [
-                Request.openai([corpus[(p * size + i) % len(corpus)] for i in range(size)], options.peer_model)
-                for p in range(len(corpus))
-            ]
-            loads.append(("peer base", options.peer_url, clients, size, lambda n, asked=asked: asked[n % len(asked)]))
-    rows = []
-    turns = list(product(range(options.rounds), loads))
-    for turn, (name, place, clients, size, choose) in tqdm(turns, unit="load", file=sys.stderr):
-        seen = asyncio.run(closed_loop(place, clients, options.seconds, choose))
-        rows.append({"name": name, "clients": clients, "texts": size, "round": turn} | seen.summary())
-    return rows
-
-
-def _open(url: str, corpus: list[str], names: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
-    choose = _choose(corpus, [*names], 1)
-    capacity = asyncio.run(closed_loop(url, 32, options.seconds, choose)).summary()["texts_per_second"]
-    rows = []
-    for share in (0.25, 0.5, 0.75, 0.9):
-        seen = asyncio.run(open_loop(url, share * capacity, options.seconds, choose))
-        rows.append({"share_of_capacity": share, "rate": share * capacity} | seen.summary())
-    return rows
-
-
-async def _stages(url: str, corpus: list[str], names: list[str]) -> dict[str, dict[str, float]]:
-    """Where the time of a request goes, by its own headers: medians of one text alone, and under 32 clients."""
-    found = {}
-    for clients in (1, 32):
-        times: dict[str, list[float]] = {}
-
-        async def client(turn: int, times: dict[str, list[float]] = times) -> None:
-            connection = await Connection.open(url)
-            for number in range(60):
-                request = Request.embed([corpus[(turn * 60 + number) % len(corpus)]], names[(turn + number) % ADAPTERS])
-                started = time.perf_counter()
-                await connection.post(request)
-                times.setdefault("client", []).append((time.perf_counter() - started) * 1e3)
-                for line in connection.head.split(b"\r\n"):
-                    key, _, value = line.decode().partition(": ")
-                    if key.endswith("-time"):
-                        times.setdefault(key[2:-5], []).append(float(value))
-            connection.close()
-
-        await asyncio.gather(*(client(turn) for turn in range(clients)))
-        found[f"{clients} clients"] = {stage: float(np.median(values)) for stage, values in times.items()}
-    return found
-
-
-def _flood(url: str, corpus: list[str], names: list[str], seconds: float) -> dict[str, dict[str, float]]:
-    """A tenant that asks one text at a time, alone and while another sends 32 texts a request from 16 clients."""
-    small, large = _choose(corpus, [names[0]], 1), _choose(corpus, [names[1]], 32)
-
-    async def both() -> tuple[Any, Any]:
-        return await asyncio.gather(open_loop(url, 5, seconds, small), closed_loop(url, 16, seconds, large))
-
-    alone = asyncio.run(open_loop(url, 5, seconds, small)).summary()
-    quiet, flood = asyncio.run(both())
-    return {"alone": alone, "flooded": quiet.summary(), "flood": flood.summary()}
-
-
-def _cold(url: str, corpus: list[str], names: list[str], seconds: float) -> dict[str, dict[str, float]]:
-    """Requests for resident adapters, while others are taken from the host cache into slots."""
-    warm = _choose(corpus, [*names[:8]], 1)
-    requests = [Request.embed(["a"], name) for name in names[ADAPTERS:]]
-
-    async def both() -> tuple[Any, Any]:
-        cold = open_loop(url, 20, seconds, lambda number: requests[number % len(requests)])
-        return await asyncio.gather(open_loop(url, 40, seconds, warm), cold)
-
-    async def control() -> tuple[Any, Any]:
-        same = open_loop(url, 20, seconds, lambda number: Request.embed(["a"], names[8 + number % 8]))
-        return await asyncio.gather(open_loop(url, 40, seconds, warm), same)
-
-    still, _ = asyncio.run(control())
-    moving, cold = asyncio.run(both())
-    return {"resident": still.summary(), "while loading": moving.summary(), "the loaded": cold.summary()}
+async def _timed_client(url: str, choose: Choose, first: int, times: dict[str, list[float]]) -> None:
+    connection = await Connection.open(url)
+    for number in range(first, first + 60):
+        started = time.perf_counter()
+        await connection.post(choose(number))
+        times.setdefault("client", []).append((time.perf_counter() - started) * 1e3)
+        for line in connection.head.split(b"\r\n"):
+            key, _, value = line.decode().partition(": ")
+            if key.endswith("-time"):
+                times.setdefault(key[2:-5], []).append(float(value))
+    connection.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""LoRAT's engine as the service runs it, and LoRAT's server as a process of its own."""
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from app.engine import Engine
+from app.jobs import Call
+from app.metrics import Metrics
+from lorat import Adapter, MultiLoRAT, Tokens, read_adapter
+from lorat.adapter import Task
+from lorat.base import locate_base
+
+TOKENS = 1024  # of a batch
+PEER_MODEL = "base"
+Content = tuple[str, Adapter]
+"""An adapter by its digest."""
+
+
+class Served:
+    """The engine without HTTP; every text is a request of its own."""
+
+    def __init__(self, ids: Sequence[list[int]], dtype: str, workers: int, slots: int = 128) -> None:
+        self.model = MultiLoRAT.from_pretrained(device="cpu", dtype=dtype, slots=slots)
+        self.metrics = Metrics()
+        self._engine = Engine(self.model, TOKENS, self.metrics, workers, express=True)
+        self._ids = ids
+
+    def read(self, directory: Path) -> Content:
+        return str(directory), read_adapter(directory, self.model.base.shape)
+
+    def merge(self, *digests: str) -> None:
+        self._engine.prefer(frozenset(), frozenset(digests))
+
+    def vectors(self, adapters: Sequence[Content | None]) -> np.ndarray:
+        """Every text once, all submitted at once, with the adapters in turn."""
+        return self.answers(self._ids, adapters)
+
+    def answers(
+        self, inputs: Sequence[list[int]], adapters: Sequence[Content | None], task: Task = "embedding"
+    ) -> np.ndarray:
+        """As `vectors`, of other inputs and another task."""
+        calls = []
+        for place, ids in enumerate(inputs):
+            digest, content = adapters[place % len(adapters)] or (None, None)
+            calls.append(Call(task, digest, content).begin([Tokens(ids)]))
+        for call in calls:
+            self._engine.submit(call)
+        return np.stack([call.future.result()[0].values for call in calls])
+
+    def close(self) -> None:
+        self._engine.close(10)
+
+
+@contextmanager
+def server(store: Path, flags: Sequence[str]) -> Iterator[str]:
+    """`lorat serve` without demo adapters; its URL."""
+    command = [sys.executable, "-m", "app", "serve", "--demo=0", f"--store={store}", *flags]
+    with _process(command, "/ready") as url:
+        yield url
+
+
+@contextmanager
+def infinity(command: Path) -> Iterator[str]:
+    """Infinity with its torch engine, serving the base; its URL."""
+    flags = ["--engine", "torch", "--device", "cpu", "--no-bettertransformer", "--no-trust-remote-code"]
+    model = ["--model-id", str(locate_base(None)), "--served-model-name", PEER_MODEL]
+    with _process([str(command), "v2", *model, *flags], "/health") as url:
+        yield url
+
+
+@contextmanager
+def _process(command: Sequence[str], ready: str) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with subprocess.Popen([*command, "--port", str(port)]) as process:
+        url = f"http://127.0.0.1:{port}"
+        while True:
+            try:
+                urllib.request.urlopen(url + ready).close()
+                break
+            except OSError:
+                assert process.poll() is None, f"{command[0]} did not start"
+                time.sleep(0.1)
+        yield url
+        process.terminate()
