@@ -96,6 +96,7 @@ class _Flow(Generic[W]):
 
     def __init__(self, adapter: Hashable | None) -> None:
         self.adapter = adapter
+        self.tokens = 0
         self._requests: dict[Hashable, deque[W]] = {}
         self._turns: _Turns[deque[W]] = _Turns()
 
@@ -109,6 +110,7 @@ class _Flow(Generic[W]):
             request = self._requests[item.request] = deque()
             self._turns.join(request)
         request.append(item)
+        self.tokens += item.size
 
     @property
     def first(self) -> W:
@@ -119,6 +121,7 @@ class _Flow(Generic[W]):
         """Remove the next input and charge its request `cost` tokens."""
         request = self._turns.first
         item = request.popleft()
+        self.tokens -= item.size
         self._turns.serve(cost, stays=bool(request))
         if not request:
             del self._requests[item.request]
@@ -149,6 +152,16 @@ class Queue(Generic[W]):
             flow.put(item)
             self._length += 1
             self.tokens += item.size
+
+    def tokens_of(self, adapters: Iterable[Hashable | None]) -> int:
+        """Tokens that wait for some adapters."""
+        return sum(self._flows[adapter].tokens for adapter in adapters if adapter in self._flows)
+
+    def larger_than(self, tokens: int) -> Set[Hashable | None]:
+        """The adapters for which more than that waits."""
+        if self.tokens <= tokens:
+            return frozenset()
+        return {adapter for adapter, flow in self._flows.items() if flow.tokens > tokens}
 
     def take(
         self,

@@ -1,8 +1,8 @@
 """Who runs what next: the queue as threads see it, and the express.
 
-On a CPU one more worker is the express. While all others run long batches it takes what is due of adapters that none
-of these batches holds, a little at a time, and its thread goes before theirs. So an adapter with little traffic does
-not wait for another's flood, and takes next to nothing from it.
+An adapter floods while more of its work waits than a batch holds. What little others have does not wait for it: a
+worker takes it in a batch of its own, before the flood's next; and while all are busy with floods, one more worker
+takes it, the express (on a CPU only), whose thread goes before theirs. Where others have much as well, all take turns.
 """
 
 import math
@@ -19,7 +19,6 @@ from app.underway import Pass, UnderWay
 
 EXPRESS = "engine-express"
 _LEAST_TOKENS = 64  # fewer keep the matrix library from its pace
-_LONG_TOKENS = 256  # of a batch that nobody should wait for; and the most that the express takes
 Order = tuple[Callable[[], object], "Future[None]"]
 
 
@@ -34,6 +33,8 @@ class Dispatch:
         """Those without the express."""
         self.names = [*self.workers, EXPRESS] if express else self.workers
         self._express_slots = max(1, slots // 8) if express else 0
+        self._flood = max_tokens
+        self._little = max_tokens // 4  # tokens that the express takes
         self._queue: Queue[Job] = Queue(max_tokens, (slots - self._express_slots) // workers)
         self._orders: deque[Order] = deque()
         self._lock = threading.RLock()
@@ -103,14 +104,17 @@ class Dispatch:
 
     def _take(self) -> tuple[Order | None, list[Job]]:
         order = self._orders.popleft() if self._orders else None
-        # what waits is shared, so that all workers end at about the same time
-        share = max(_LEAST_TOKENS, math.ceil(self._queue.tokens / len(self.workers)))
-        return order, self._queue.take(_wanted, share)
+        # as much as others have under way: large batches where there is work, and none who waits for another's
+        load = self._queue.tokens + self.under_way.tokens(self.workers)
+        share = max(_LEAST_TOKENS, math.ceil(load / len(self.workers)))
+        floods = self._queue.larger_than(self._flood)
+        others = self._queue.tokens - self._queue.tokens_of(floods)
+        return order, self._queue.take(_wanted, share, without=floods if 0 < others <= self._little else frozenset())
 
     def _express(self) -> list[Job]:
-        if not self._crowded():
+        if not self._flooded():
             return []
-        return self._queue.take(_wanted, _LONG_TOKENS, self._express_slots, without=self.under_way.adapters())
+        return self._queue.take(_wanted, self._little, self._express_slots, without=self.under_way.adapters())
 
     def _begin(self, worker: str, batch: list[Job]) -> None:
         tokens, adapters = sum(job.size for job in batch), frozenset(job.adapter for job in batch)
@@ -118,12 +122,13 @@ class Dispatch:
         self._call_express()
 
     def _call_express(self) -> None:
-        if len(self._queue) and self._crowded():
+        if self._flooded():
             self._wake_express.notify()
 
-    def _crowded(self) -> bool:
-        """Whether all workers but the express run long batches."""
-        return self.under_way.longer_than(_LONG_TOKENS, self.workers) == len(self.workers)
+    def _flooded(self) -> bool:
+        """Whether all workers but the express are busy with adapters that keep them so."""
+        under_way = self.under_way
+        return under_way.all_run(self.workers) and self._queue.tokens_of(under_way.adapters()) > self._flood
 
 
 def _wanted(job: Job) -> bool:

@@ -52,7 +52,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen))
     app.add_middleware(Measured, metrics=app.state.metrics)
     for module in (inference, adapters, versions, health):
-        app.include_router(module.router)
+        app.router.routes.extend(module.router.routes)  # `include_router` costs each request a second search
     app.add_exception_handler(LoratError, _lorat_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)

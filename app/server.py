@@ -1,5 +1,6 @@
 """Run the application under uvicorn."""
 
+import gc
 import logging
 import signal
 
@@ -22,6 +23,8 @@ def serve(settings: Settings) -> None:
     if not (settings.api_key or settings.admin_key) and settings.host not in LOOPBACK:
         logger.warning("no LORAT_API_KEY or LORAT_ADMIN_KEY: everyone who reaches %s may do everything", settings.host)
     service = open_service(settings, Metrics())
+    gc.collect()
+    gc.freeze()  # what the start left behind stays: looking through it all, again and again, would stop every request
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it has drained: end with 0
         signal.signal(number, lambda *_: None)
     uvicorn.run(

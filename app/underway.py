@@ -30,9 +30,13 @@ class UnderWay:
         """A worker is free again."""
         del self._passes[worker]
 
-    def longer_than(self, tokens: int, workers: Iterable[str]) -> int:
-        """How many of these workers run a pass of more tokens than that."""
-        return sum(name in self._passes and self._passes[name].tokens > tokens for name in workers)
+    def tokens(self, workers: Iterable[str]) -> int:
+        """Tokens of the passes that these workers run."""
+        return sum(self._passes[name].tokens for name in workers if name in self._passes)
+
+    def all_run(self, workers: Iterable[str]) -> bool:
+        """Whether each of these workers runs a pass."""
+        return all(name in self._passes for name in workers)
 
     def adapters(self) -> Set[Hashable | None]:
         """The adapters of all passes, None for the base."""

@@ -82,13 +82,17 @@ def _process(command: Sequence[str], ready: str) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with subprocess.Popen([*command, "--port", str(port)]) as process:
-        url = f"http://127.0.0.1:{port}"
-        while True:
-            try:
-                urllib.request.urlopen(url + ready).close()
-                break
-            except OSError:
-                assert process.poll() is None, f"{command[0]} did not start"
-                time.sleep(0.1)
-        yield url
-        process.terminate()
+        try:
+            yield _await_ready(process, f"http://127.0.0.1:{port}", ready)
+        finally:
+            process.terminate()
+
+
+def _await_ready(process: "subprocess.Popen[bytes]", url: str, path: str) -> str:
+    while True:
+        try:
+            urllib.request.urlopen(url + path).close()
+            return url
+        except OSError:
+            assert process.poll() is None, f"{process.args} did not start"
+            time.sleep(0.1)

@@ -188,8 +188,9 @@ def test_adapters_that_fit_a_batch_together_get_the_same_but_for_two_inputs(work
 
 @given(arrivals, budgets, st.integers(1, 3))
 def test_adapters_that_do_not_get_the_same_but_for_two_batches(work, max_tokens, max_adapters):
+    """But for the base: it needs no place, so it fills what the others' places leave of a batch."""
     for pair, history in together(Queue(max_tokens, max_adapters), work, lambda item: item.adapter):
-        assert gap(pair, history) <= 2 * max(max_tokens, M)
+        assert None in pair or gap(pair, history) <= 2 * max(max_tokens, M)
 
 
 @given(arrivals, budgets, st.integers(1, 7))
@@ -378,3 +379,15 @@ def test_a_batch_has_at_most_the_places_it_is_given(work, places):
     queue = Queue(1000, 3)
     queue.put(work)
     assert len(named(queue.take(wanted, places=places))) <= places
+
+
+@given(items, st.integers(1, 80), st.integers(0, 5))
+def test_what_waits_is_known_by_adapter(work, max_tokens, taken):
+    queue = Queue(max_tokens, 3)
+    queue.put(work)
+    gone = [item for _ in range(taken) for item in queue.take()]
+    for adapter in {item.adapter for item in work}:
+        left = [item for item in work if item.adapter == adapter and not any(item is other for other in gone)]
+        assert queue.tokens_of([adapter]) == tokens(left)
+        assert all((adapter in queue.larger_than(limit)) == (tokens(left) > limit) for limit in (0, 20, 100))
+    assert queue.tokens_of([None, *range(7)]) == queue.tokens

@@ -9,7 +9,7 @@ from app.errors import UnavailableError
 from app.jobs import Call
 from lorat import Tokens
 
-LONG = 300
+LONG, FLOOD = 300, [300, 300]  # a flood: more waits than a batch holds
 
 
 def request(adapter, *sizes):
@@ -24,16 +24,17 @@ def waiting(dispatch, worker):
     return thread, taken
 
 
-def busy(dispatch, size=LONG, adapter="flooding"):
-    """Each worker runs a batch of one input of this size."""
+def busy(dispatch, adapter="flooding", waiting=FLOOD):
+    """Each worker runs a batch of one adapter, and so much waits for it."""
     for worker in dispatch.workers:
-        dispatch.put(request(adapter, size))
+        dispatch.put(request(adapter, LONG))
         assert dispatch.next(worker)
+    dispatch.put(request(adapter, *waiting))
 
 
 @pytest.fixture
 def dispatch():
-    return Dispatch(4096, 64, 2, express=True)
+    return Dispatch(512, 64, 2, express=True)
 
 
 def test_what_is_due_meanwhile_goes_by_the_express(dispatch):
@@ -52,18 +53,18 @@ def test_what_waits_when_the_last_worker_gets_busy_goes_by_the_express(dispatch)
     dispatch.put(request("flooding", LONG))
     assert dispatch.next("engine-0")
     thread, taken = waiting(dispatch, EXPRESS)
-    dispatch.put([*request("flooding", LONG), *request("quiet", 20)])
+    dispatch.put([*request("flooding", LONG, *FLOOD), *request("quiet", LONG)])
     thread.join(0.2)
     assert not taken, "a worker is free"
     _, batch = dispatch.next("engine-1")
-    assert [job.adapter for job in batch] == ["flooding"]
+    assert [job.adapter for job in batch] == ["flooding"], "what others have is not little"
     thread.join(30)
     assert [job.adapter for job in taken[0][1]] == ["quiet"]
 
 
-@pytest.mark.parametrize("size", [1, 256])
-def test_the_express_leaves_to_others_what_they_will_soon_have_time_for(dispatch, size):
-    busy(dispatch, size)
+@pytest.mark.parametrize("waits", [[], [300], [300, 212]])
+def test_the_express_leaves_to_others_what_they_will_soon_have_time_for(dispatch, waits):
+    busy(dispatch, waiting=waits)
     thread, taken = waiting(dispatch, EXPRESS)
     dispatch.put(request("quiet", 20))
     thread.join(0.2)
@@ -76,12 +77,13 @@ def test_the_express_leaves_to_others_what_they_will_soon_have_time_for(dispatch
 def test_the_express_takes_a_little_at_a_time(dispatch):
     busy(dispatch)
     for name in range(100):
-        dispatch.put(request(f"quiet-{name}", 20))
+        dispatch.put(request(f"quiet-{name}", 20 if name < 50 else 10))
     _, batch = dispatch.next(EXPRESS)
-    assert len(batch) == 8  # an eighth of the slots, 160 of 256 tokens
-    dispatch.end(EXPRESS)
-    _, batch = dispatch.next(EXPRESS)
-    assert len(batch) == 8
+    assert len(batch) == 6  # 120 tokens, of at most a quarter of a batch
+    while batch[0].size == 20:
+        dispatch.end(EXPRESS)
+        _, batch = dispatch.next(EXPRESS)
+    assert len(batch) == 8  # an eighth of the slots
     dispatch.put(request("large", 5000))
     held = {job.adapter for job in batch}
     while batch and batch[0].adapter != "large":
@@ -98,6 +100,7 @@ def test_the_base_may_go_by_the_express_and_may_flood(dispatch):
     dispatch.end(EXPRESS)
     for worker in dispatch.workers:
         dispatch.end(worker)
+    dispatch.clear()
     busy(dispatch, adapter=None)
     dispatch.put([*request(None, 20), *request("quiet", 20)])
     assert [job.adapter for job in dispatch.next(EXPRESS)[1]] == ["quiet"]
@@ -105,11 +108,22 @@ def test_the_base_may_go_by_the_express_and_may_flood(dispatch):
 
 @pytest.mark.parametrize(("slots", "workers", "names"), [(1, 2, 1), (2, 2, 2), (3, 2, 3), (64, 4, 5)])
 def test_every_worker_has_slots_for_an_adapter(slots, workers, names):
-    dispatch = Dispatch(4096, slots, workers, express=True)
+    dispatch = Dispatch(512, slots, workers, express=True)
     assert len(dispatch.names) == names
-    dispatch.put([job for name in range(100) for job in request(name, LONG, LONG)])
+    dispatch.put([job for name in range(100) for job in request(name, LONG, *FLOOD)])
     held = [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.names]
     assert all(held) and sum(map(len, held)) <= slots
+
+
+def test_what_little_others_have_goes_before_a_flood_and_not_with_it(dispatch):
+    dispatch.put([*request("flooding", *[20] * 30), *request("quiet", 20, 20)])
+    assert [job.adapter for job in dispatch.next("engine-0")[1]] == ["quiet"] * 2
+    assert {job.adapter for job in dispatch.next("engine-1")[1]} == {"flooding"}
+
+
+def test_where_others_have_much_as_well_all_take_turns(dispatch):
+    dispatch.put([*request("flooding", *[20] * 30), *request("busy", *[20] * 7)])
+    assert {job.adapter for job in dispatch.next("engine-0")[1]} == {"flooding", "busy"}
 
 
 def test_a_closed_dispatch_hands_out_what_waits_and_takes_no_more(dispatch):
