@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence, Set
 from concurrent.futures import Future
 
 from app.batching import Queue
@@ -107,28 +107,27 @@ class Dispatch:
         # as much as others have under way: large batches where there is work, and none who waits for another's
         load = self._queue.tokens + self.under_way.tokens(self.workers)
         share = max(_LEAST_TOKENS, math.ceil(load / len(self.workers)))
-        floods = self._queue.larger_than(self._flood)
-        others = self._queue.tokens - self._queue.tokens_of(floods)
-        return order, self._queue.take(_wanted, share, without=floods if 0 < others <= self._little else frozenset())
+        return order, self._queue.take(_wanted, share, without=self._floods())
 
     def _express(self) -> list[Job]:
-        if not self._flooded():
+        floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()
+        if not floods:
             return []
-        return self._queue.take(_wanted, self._little, self._express_slots, without=self.under_way.adapters())
+        return self._queue.take(_wanted, self._little, self._express_slots, without=floods)
 
     def _begin(self, worker: str, batch: list[Job]) -> None:
-        tokens, adapters = sum(job.size for job in batch), frozenset(job.adapter for job in batch)
-        self.under_way.begin(worker, Pass(time.perf_counter(), tokens, adapters))
+        self.under_way.begin(worker, Pass(time.perf_counter(), sum(job.size for job in batch)))
         self._call_express()
 
     def _call_express(self) -> None:
-        if self._flooded():
+        if self.under_way.all_run(self.workers) and self._floods():
             self._wake_express.notify()
 
-    def _flooded(self) -> bool:
-        """Whether all workers but the express are busy with adapters that keep them so."""
-        under_way = self.under_way
-        return under_way.all_run(self.workers) and self._queue.tokens_of(under_way.adapters()) > self._flood
+    def _floods(self) -> Set[Hashable | None]:
+        """The adapters that flood, where others have something, but little; else none."""
+        floods = self._queue.larger_than(self._flood)
+        others = self._queue.tokens - self._queue.tokens_of(floods)
+        return floods if 0 < others <= self._little else frozenset()
 
 
 def _wanted(job: Job) -> bool:

@@ -1,6 +1,6 @@
 """The forward passes under way. Pure: it knows no threads and no clock."""
 
-from collections.abc import Hashable, Iterable, Set
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -10,7 +10,6 @@ class Pass:
 
     started: float
     tokens: int
-    adapters: Set[Hashable | None]
 
 
 class UnderWay:
@@ -37,10 +36,6 @@ class UnderWay:
     def all_run(self, workers: Iterable[str]) -> bool:
         """Whether each of these workers runs a pass."""
         return all(name in self._passes for name in workers)
-
-    def adapters(self) -> Set[Hashable | None]:
-        """The adapters of all passes, None for the base."""
-        return frozenset().union(*(one.adapters for one in list(self._passes.values())))
 
     def oldest(self) -> float | None:
         """When the longest running pass started, None where none runs."""

@@ -49,17 +49,28 @@ def test_what_is_due_meanwhile_goes_by_the_express(dispatch):
     assert [(job.adapter, job.size) for job in batch] == [("quiet", 20)]
 
 
-def test_what_waits_when_the_last_worker_gets_busy_goes_by_the_express(dispatch):
+def test_the_express_rests_while_a_worker_is_free(dispatch):
     dispatch.put(request("flooding", LONG))
     assert dispatch.next("engine-0")
     thread, taken = waiting(dispatch, EXPRESS)
-    dispatch.put([*request("flooding", LONG, *FLOOD), *request("quiet", LONG)])
+    dispatch.put([*request("flooding", LONG, *FLOOD), *request("quiet", 20)])
     thread.join(0.2)
-    assert not taken, "a worker is free"
+    assert not taken
     _, batch = dispatch.next("engine-1")
-    assert [job.adapter for job in batch] == ["flooding"], "what others have is not little"
+    assert [job.adapter for job in batch] == ["quiet"]
+    dispatch.put(request("late", 20))
     thread.join(30)
-    assert [job.adapter for job in taken[0][1]] == ["quiet"]
+    assert [job.adapter for job in taken[0][1]] == ["late"]
+
+
+def test_the_express_rests_where_others_have_much_as_well(dispatch):
+    busy(dispatch)
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put([job for name in range(20) for job in request(name, 20)])
+    thread.join(0.2)
+    assert not taken
+    dispatch.close()
+    thread.join(30)
 
 
 @pytest.mark.parametrize("waits", [[], [300], [300, 212]])
@@ -74,23 +85,12 @@ def test_the_express_leaves_to_others_what_they_will_soon_have_time_for(dispatch
     assert taken == [None]
 
 
-def test_the_express_takes_a_little_at_a_time(dispatch):
+def test_the_express_takes_as_many_adapters_as_it_has_slots(dispatch):
     busy(dispatch)
-    for name in range(100):
-        dispatch.put(request(f"quiet-{name}", 20 if name < 50 else 10))
-    _, batch = dispatch.next(EXPRESS)
-    assert len(batch) == 6  # 120 tokens, of at most a quarter of a batch
-    while batch[0].size == 20:
-        dispatch.end(EXPRESS)
-        _, batch = dispatch.next(EXPRESS)
-    assert len(batch) == 8  # an eighth of the slots
-    dispatch.put(request("large", 5000))
-    held = {job.adapter for job in batch}
-    while batch and batch[0].adapter != "large":
-        dispatch.end(EXPRESS)
-        _, batch = dispatch.next(EXPRESS)
-        assert not held & {job.adapter for job in batch}
-    assert len(batch) == 1, "a single larger input runs alone"
+    dispatch.put([job for name in range(12) for job in request(name, 10)])
+    assert len(dispatch.next(EXPRESS)[1]) == 8  # an eighth of the slots
+    dispatch.end(EXPRESS)
+    assert len(dispatch.next(EXPRESS)[1]) == 4
 
 
 def test_the_base_may_go_by_the_express_and_may_flood(dispatch):
@@ -110,8 +110,11 @@ def test_the_base_may_go_by_the_express_and_may_flood(dispatch):
 def test_every_worker_has_slots_for_an_adapter(slots, workers, names):
     dispatch = Dispatch(512, slots, workers, express=True)
     assert len(dispatch.names) == names
-    dispatch.put([job for name in range(100) for job in request(name, LONG, *FLOOD)])
-    held = [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.names]
+    dispatch.put([job for name in range(100) for job in request(name, LONG)])
+    held = [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.workers]
+    dispatch.clear()
+    dispatch.put([*request("flooding", *FLOOD), *[job for name in range(12) for job in request(name, 10)]])
+    held += [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.names[len(dispatch.workers) :]]
     assert all(held) and sum(map(len, held)) <= slots
 
 
