@@ -59,10 +59,11 @@ def machine() -> dict[str, Any]:
 
 
 def save(name: str, result: Mapping[str, Any], out: Path | None) -> Path:
-    """Write a run's raw numbers, with the machine and the command."""
+    """Write a run's raw numbers, with the machine and the command (of paths, the last part)."""
     path = (out or RESULTS) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
+    flags = [Path(flag).name if "/" in flag else flag for flag in sys.argv[1:]]
+    command = " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *flags])
     head = {"command": command, "date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine()}
     path.write_text(json.dumps(head | dict(result), indent=1) + "\n")
     return path
