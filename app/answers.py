@@ -13,10 +13,10 @@ from app.errors import InvalidRequestError
 from app.jobs import Array
 from app.service import Answer
 from lorat.adapter import Head
+from lorat.pooling import finish
 
 T = TypeVar("T")
 CLIENT_GONE = 499
-_SHORTEST = 1e-12  # of a vector that is divided by its length, as torch's `normalize` has it
 _GONE = "the client has gone"
 
 
@@ -60,12 +60,7 @@ def vectors(answer: Answer, normalize: bool, dimensions: int | None) -> Array:
         raise InvalidRequestError(
             f"dimensions={dimensions}: these vectors have {stacked.shape[1]}, ask for at most that"
         )
-    cut = stacked[:, :dimensions] if dimensions else stacked
-    if not normalize:
-        return cut
-    lengths = np.sqrt(np.einsum("ij,ij->i", cut, cut, dtype=np.float64))[:, None]
-    scaled: Array = (cut / np.maximum(lengths, _SHORTEST)).astype(np.float32)
-    return scaled
+    return finish(stacked, dimensions, normalize)
 
 
 def vector_response(request: Request, values: Array, headers: dict[str, str]) -> Response:

@@ -100,14 +100,16 @@ class Dispatch:
 
     def end(self, worker: str) -> None:
         """A worker's batch is done."""
-        self.under_way.end(worker)
+        with self._lock:
+            self.under_way.end(worker)
 
     def _take(self) -> tuple[Order | None, list[Job]]:
         order = self._orders.popleft() if self._orders else None
         # as much as others have under way: large batches where there is work, and none who waits for another's
         load = self._queue.tokens + self.under_way.tokens(self.workers)
         share = max(_LEAST_TOKENS, math.ceil(load / len(self.workers)))
-        return order, self._queue.take(_wanted, share, without=self._floods())
+        apart = self._queue.take(_wanted, share, without=self._floods())
+        return order, apart or self._queue.take(_wanted, share)  # those of others may all have been cancelled
 
     def _express(self) -> list[Job]:
         floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()

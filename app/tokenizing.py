@@ -48,7 +48,9 @@ class Tokenizing:
         self._waiting: list[_Waiting] = []
         self._wake = threading.Condition()
         self._open = True
-        self._threads = [threading.Thread(target=self._work, name=f"tokenizer-{number}") for number in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, name=f"tokenizer-{number}", daemon=True) for number in range(threads)
+        ]
         for thread in self._threads:
             thread.start()
 

@@ -203,7 +203,7 @@ class MultiLoRAT:
         recipe = self.recipe(slot)
         tokens = self.base.encode(texts, recipe, prompt_name=prompt_name, truncate=truncate)
         vectors = torch.stack(self.forward([Row(token, slot) for token in tokens]))
-        return finish(vectors, None, recipe.normalize).cpu().numpy()
+        return finish(vectors.cpu().numpy(), None, recipe.normalize)
 
     def classify(self, texts: Sequence[Text], slot: Slot, *, truncate: bool = True) -> list[dict[str, float]]:
         """Scores by label for each text (or pair): softmax, or sigmoid for one or several labels at once."""

@@ -1,12 +1,17 @@
 """From hidden states to vectors: pooling, dense layers, normalising."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from lorat.recipe import Dense, Recipe, activation
+
+Vectors = np.ndarray[Any, np.dtype[np.float32]]
+_SHORTEST = 1e-12  # what a vector is divided by at least, as in torch's `normalize`
 
 
 def pool(hidden: Tensor, lengths: Sequence[int], skip: Sequence[int], recipe: Recipe) -> Tensor:
@@ -83,7 +88,11 @@ def _dense(vectors: Tensor, dense: Dense) -> Tensor:
     return result
 
 
-def finish(vectors: Tensor, dimensions: int | None, normalize: bool) -> Tensor:
-    """Cut to `dimensions`, then divide by the Euclidean length. (n, d) to (n, min(d, dimensions))."""
+def finish(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors:
+    """Cut to `dimensions`, then divide by the Euclidean length. (n, d) to (n, min(d, dimensions)), float32."""
     cut = vectors[:, :dimensions] if dimensions else vectors
-    return F.normalize(cut, dim=1) if normalize else cut
+    if not normalize:
+        return cut
+    lengths = np.sqrt(np.einsum("ij,ij->i", cut, cut, dtype=np.float64))[:, None]
+    unit: Vectors = (cut / np.maximum(lengths, _SHORTEST)).astype(np.float32)
+    return unit

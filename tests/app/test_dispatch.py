@@ -1,5 +1,6 @@
 """Who runs what next, as workers see it."""
 
+import sys
 import threading
 
 import pytest
@@ -122,6 +123,39 @@ def test_what_little_others_have_goes_before_a_flood_and_not_with_it(dispatch):
     dispatch.put([*request("flooding", *[20] * 30), *request("quiet", 20, 20)])
     assert [job.adapter for job in dispatch.next("engine-0")[1]] == ["quiet"] * 2
     assert {job.adapter for job in dispatch.next("engine-1")[1]} == {"flooding"}
+
+
+def test_a_flood_goes_on_when_what_others_had_was_cancelled(dispatch):
+    quiet = request("quiet", 20, 20)
+    dispatch.put([*request("flooding", *FLOOD), *quiet])
+    quiet[0].call.future.cancel()
+    thread, taken = waiting(dispatch, "engine-0")
+    thread.join(30)
+    assert [job.adapter for job in taken[0][1]] == ["flooding"]
+
+
+def test_workers_come_and_go_while_others_look(dispatch):
+    """One that ends a batch just when another counts what is under way."""
+    dispatch.put([job for name in range(2000) for job in request(name, LONG)])
+
+    def work(worker):
+        while taken := dispatch.next(worker):
+            seen.extend(taken[1])
+            dispatch.end(worker)
+
+    seen = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        dispatch.close()
+        threads = [threading.Thread(target=work, args=[worker]) for worker in dispatch.workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(seen) == 2000
 
 
 def test_where_others_have_much_as_well_all_take_turns(dispatch):
