@@ -17,6 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from app.demo import DIRECTORY
+from benchmarks.checks import cosines, unit
 from benchmarks.rounds import save
 from benchmarks.served import Content, Served
 from lorat.adapter import Task
@@ -85,10 +86,10 @@ def _accuracy(served: Served, content: Content, rows: Rows) -> float:
 
 def _compare(found: dict[str, Any], exact: dict[str, Any]) -> dict[str, Any]:
     vectors, expected = found["vectors"], exact["vectors"]
-    cosines = {name: _cosines(vectors[name], expected[name]) for name in vectors}
+    found_cosines = {name: cosines(vectors[name], expected[name]) for name in vectors}
     effects = {name: _effects(vectors, expected, name) for name in vectors if name != "base"}
     return {
-        "lowest_cosine": {name: float(values.min()) for name, values in cosines.items()},
+        "lowest_cosine": {name: float(values.min()) for name, values in found_cosines.items()},
         "effect_lost_of_the_mean": {name: float(values[0]) for name, values in effects.items()},
         "effect_lost_median": {name: float(np.median(values[1])) for name, values in effects.items()},
         "effect_lost_99_percent": {name: float(np.quantile(values[1], 0.99)) for name, values in effects.items()},
@@ -98,21 +99,13 @@ def _compare(found: dict[str, Any], exact: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def _cosines(vectors: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    return (_unit(vectors) * _unit(expected)).sum(1)
-
-
 def _effects(vectors: dict[str, np.ndarray], expected: dict[str, np.ndarray], name: str) -> tuple[float, np.ndarray]:
     """How far the change that an adapter makes is from what it should be, as a share of its length.
 
     Of all texts together, and of each.
     """
-    made = _unit(vectors[name]) - _unit(vectors["base"])
-    wanted = _unit(expected[name]) - _unit(expected["base"])
+    made = unit(vectors[name]) - unit(vectors["base"])
+    wanted = unit(expected[name]) - unit(expected["base"])
     lost, length = np.linalg.norm(made - wanted, axis=1), np.linalg.norm(wanted, axis=1)
     return float(np.linalg.norm(lost) / np.linalg.norm(length)), lost / length
 

@@ -14,6 +14,7 @@ from benchmarks.rounds import RESULTS
 from benchmarks.serve import medians
 
 DOCS = Path(__file__).parents[1] / "docs"
+plt.rcParams["svg.fonttype"] = "none"  # words stay words
 OURS, OTHERS = "#2b6cb0", "#a0aec0"
 
 

@@ -11,34 +11,27 @@ from transformers import BertConfig, BertModel, PretrainedConfig
 
 from lorat.adapter import Adapter, Head, Linear, LoRA
 from lorat.base import Base
+from lorat.files.adapter_weights import PREFIX
 from lorat.recipe import Recipe
-from lorat.targets import BaseShape, Site
+from lorat.targets import MODULES, BaseShape, Site
 
 QV = ("query", "value")
-ALL = ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense")
+ALL = tuple(MODULES)
 
 
-def make_adapter(directory: Path, config: PretrainedConfig, seed: int, rank: int, targets: tuple[str, ...]) -> Path:
-    """An adapter on each layer of a BERT of this shape."""
-    directory.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(seed)
+def make_adapter(directory: Path, config: PretrainedConfig, seed: int, rank: int, targets: Sequence[str]) -> Path:
+    """`random_adapter` as PEFT's files."""
+    adapter = random_adapter(config, seed, rank, targets)
     tensors = {}
-    for layer in range(config.num_hidden_layers):
-        for target in targets:
-            wide, tall = _shape(config, target)
-            place = target if target.count(".") or target in ALL[3:] else f"attention.self.{target}"
-            prefix = f"base_model.model.encoder.layer.{layer}.{place}"
-            tensors[f"{prefix}.lora_A.weight"] = torch.randn(rank, wide, generator=generator) * 0.05
-            tensors[f"{prefix}.lora_B.weight"] = torch.randn(tall, rank, generator=generator) * 0.05
+    for site, lora in adapter.lora.items():
+        tensors[f"{PREFIX}{site.module}.lora_A.weight"] = lora.a
+        tensors[f"{PREFIX}{site.module}.lora_B.weight"] = lora.b
+    directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
-    facts = {"peft_type": "LORA", "r": rank, "lora_alpha": 2 * rank, "target_modules": list(targets)}
+    modules = [MODULES[target] for target in targets]
+    facts = {"peft_type": "LORA", "r": rank, "lora_alpha": adapter.alpha, "target_modules": modules}
     (directory / "adapter_config.json").write_text(json.dumps(facts | {"bias": "none", "fan_in_fan_out": False}))
     return directory
-
-
-def _shape(config: PretrainedConfig, target: str) -> tuple[int, int]:
-    hidden, inner = config.hidden_size, config.intermediate_size
-    return {"intermediate.dense": (hidden, inner), "output.dense": (inner, hidden)}.get(target, (hidden, hidden))
 
 
 def random_base(config: BertConfig, device: str, dtype: torch.dtype, seed: int = 0) -> Base:

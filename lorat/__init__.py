@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from lorat.files.adapter_file import read_adapter
     from lorat.layers import LoRALinear
     from lorat.model import LoRAT
-    from lorat.multi import MultiLoRAT, Row
+    from lorat.multi import MultiLoRAT
     from lorat.recipe import Recipe
+    from lorat.rows import Row
     from lorat.slots import Slot
     from lorat.tokenizer import Tokens
 
@@ -30,7 +31,7 @@ _HOMES = {
     "LoratError": "errors",
     "MultiLoRAT": "multi",
     "Recipe": "recipe",
-    "Row": "multi",
+    "Row": "rows",
     "Slot": "slots",
     "Tokens": "tokenizer",
     "load_base": "base",

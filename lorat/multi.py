@@ -1,7 +1,6 @@
 """MultiLoRAT: one frozen base, many adapters, each row computed with its own."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorat.adapter import Adapter, Linear, Task
+from lorat.adapter import Adapter, Linear
 from lorat.attention import BlockAttention
 from lorat.base import Base, load_base
 from lorat.errors import InputError, InputTooLongError, NoHeadError
@@ -23,17 +22,9 @@ from lorat.packing import PackedBatch, pack
 from lorat.pooling import finish, pool
 from lorat.recipe import Recipe
 from lorat.routing import Routing
+from lorat.rows import Row, by_kind
 from lorat.slots import Slot, Slots
-from lorat.tokenizer import Text, Tokens
-
-
-@dataclass(frozen=True)
-class Row:
-    """One input of a batch: its tokens, its adapter (None: the base alone) and what is asked of it."""
-
-    tokens: Tokens
-    slot: Slot | None = None
-    task: Task = "embedding"
+from lorat.tokenizer import Text
 
 
 class MultiLoRAT:
@@ -164,13 +155,9 @@ class MultiLoRAT:
         self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], heads: Sequence[LoadedHead | None]
     ) -> dict[int, Tensor]:
         """Answers by position: rows of one kind are computed together, each with its own head."""
-        kinds: dict[Any, list[int]] = {}
-        for place, row in enumerate(rows):
-            recipe = self.recipe(row.slot)
-            kind = (row.task, recipe.pooling, recipe.dense and id(recipe)) if row.task == "embedding" else (row.task,)
-            kinds.setdefault(kind, []).append(place)
         results: dict[int, Tensor] = {}
-        for (task, *_), places in kinds.items():
+        for places in by_kind(rows, [self.recipe(row.slot) for row in rows]):
+            task = rows[places[0]].task
             chosen = [head for place in places if (head := heads[place])]
             answers: Sequence[Tensor] | Tensor
             if task == "embedding":

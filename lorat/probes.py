@@ -19,7 +19,8 @@ from lorat.errors import ProbeError
 from lorat.files.adapter_file import read_adapter
 from lorat.files.facts import FACTS
 from lorat.files.json_file import read_json
-from lorat.multi import MultiLoRAT, Row
+from lorat.multi import MultiLoRAT
+from lorat.rows import Row
 from lorat.slots import Slot
 
 TOLERANCE = {torch.float32: 1e-3, torch.float16: 1e-2, torch.bfloat16: 4e-2}

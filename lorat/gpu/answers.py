@@ -1,7 +1,6 @@
 """From hidden states to answers: which rows count and by how much is settled on the host, before the copy."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -9,13 +8,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lorat.adapter import Task
-from lorat.gpu.plan import Integers, Plan
+from lorat.attention import Integers
+from lorat.gpu.plan import Plan
 from lorat.gpu.stage import Stage
 from lorat.heads import LoadedHead, sequence_logits, token_logits
 from lorat.recipe import Dense, Recipe, activation
-
-if TYPE_CHECKING:
-    from lorat.multi import Row
+from lorat.rows import Row, by_kind
 
 Compute = Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor] | Tensor]
 """Hidden states (tokens, hidden) and what was staged, to one float32 answer for each row asked."""
@@ -27,7 +25,7 @@ class Answers:
     def __init__(
         self,
         plan: Plan,
-        rows: "Sequence[Row]",
+        rows: Sequence[Row],
         heads: Sequence[LoadedHead | None],
         recipes: Sequence[Recipe],
         loaded: Callable[[Dense], Dense],
@@ -36,7 +34,7 @@ class Answers:
         self.stage = Stage()
         self._count = len(rows)
         self._kinds: list[tuple[list[int], Compute]] = []
-        for places in _kinds(rows, recipes):
+        for places in by_kind(rows, recipes):
             chosen = [head for place in places if (head := heads[place])]
             skips = np.array([rows[place].tokens.skip for place in places])
             task, recipe = rows[places[0]].task, recipes[places[0]]
@@ -78,14 +76,6 @@ def split(values: Tensor, shapes: Sequence[tuple[int, torch.Size]]) -> list[Tens
     parts = values.split_with_sizes([shape.numel() for _, shape in shapes])
     answers = {place: part.view(shape) for part, (place, shape) in zip(parts, shapes, strict=True)}
     return [answers[place] for place in range(len(answers))]
-
-
-def _kinds(rows: "Sequence[Row]", recipes: Sequence[Recipe]) -> list[list[int]]:
-    kinds: dict[Any, list[int]] = {}
-    for place, (row, recipe) in enumerate(zip(rows, recipes, strict=True)):
-        embeds = row.task == "embedding"
-        kinds.setdefault((recipe.pooling, recipe.dense and id(recipe)) if embeds else row.task, []).append(place)
-    return list(kinds.values())
 
 
 def _runs(starts: Integers, counts: Integers) -> tuple[Integers, Integers]:

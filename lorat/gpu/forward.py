@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -16,10 +16,8 @@ from lorat.gpu.lanes import Lanes, settle, start_fetch
 from lorat.gpu.plan import Plan
 from lorat.heads import LoadedHead
 from lorat.recipe import Dense, Recipe
+from lorat.rows import Row
 from lorat.slots import Slot
-
-if TYPE_CHECKING:
-    from lorat.multi import Row
 
 _DENSE_LAYERS = 256  # kept on the device
 
@@ -50,7 +48,7 @@ class GpuForward:
         self._lock = threading.Lock()
         self._dense: OrderedDict[int, tuple[Dense, Dense]] = OrderedDict()
 
-    def __call__(self, rows: "Sequence[Row]", heads: Sequence[LoadedHead | None]) -> list[Tensor]:
+    def __call__(self, rows: Sequence[Row], heads: Sequence[LoadedHead | None]) -> list[Tensor]:
         """Answers of rows, those of one slot side by side, as `MultiLoRAT.forward` gives them; on the host."""
         if not rows:
             return []

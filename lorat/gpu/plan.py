@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
 
+from lorat.attention import Integers
 from lorat.gpu.buckets import Bucket, bucket_of
 from lorat.gpu.stage import Stage
 from lorat.ops.table import Key, Table
 from lorat.ops.tiles import Tiles, tile
 from lorat.routing import Routing, Segment
 from lorat.slots import Slot
-
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Segments of any length cut into tiles of a few rows, each for one program of a kernel."""
+"""Segments of any length cut into tiles of a few rows: one adapter each."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +12,14 @@ Tiles = np.ndarray[Any, np.dtype[np.int64]]
 """(tiles, 3): what the caller gave for the segment, first row, row to stop at."""
 
 
-def tile(segments: Sequence[tuple[int, int, int]]) -> Tiles:
-    """Tiles of segments (start, stop, what), in their order."""
+def tile(segments: Sequence[tuple[int, int, int]], rows: int | None = None) -> Tiles:
+    """Tiles of segments (start, stop, what), in their order, of at most so many rows (None: ROWS)."""
+    rows = rows or ROWS
     if not segments:
         return np.zeros((0, 3), dtype=np.int64)
     start, stop, what = np.array(segments, dtype=np.int64).T
-    counts = -(-(stop - start) // ROWS)
+    counts = -(-(stop - start) // rows)
     owner = np.repeat(np.arange(len(segments)), counts)
     place = np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
-    first = start[owner] + place * ROWS
-    return np.stack([what[owner], first, np.minimum(first + ROWS, stop[owner])], axis=1)
+    first = start[owner] + place * rows
+    return np.stack([what[owner], first, np.minimum(first + rows, stop[owner])], axis=1)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lorat.ops.tiles import tile
 from lorat.slots import Delta
 
 Segment = tuple[int, int, Delta]
@@ -78,15 +79,12 @@ class _Tiling:
 def _tile(segments: tuple[tuple[int, int], ...], rank: int) -> _Tiling:
     start, stop = np.array(segments).T
     size = _best_size(stop - start, rank)
-    tiles = -(-(stop - start) // size)
-    owners = np.repeat(np.arange(len(segments)), tiles)
-    within = np.arange(len(owners)) - (tiles.cumsum() - tiles)[owners]
-    rows = (start[owners] + within * size)[:, None] + np.arange(size)
-    real = rows < stop[owners, None]
+    owner, first, end = tile([(*segment, place) for place, segment in enumerate(segments)], size).T
+    rows = first[:, None] + np.arange(size)
     return _Tiling(
-        owners=tuple(owners.tolist()),
-        rows=torch.from_numpy(np.minimum(rows, stop[owners, None] - 1).reshape(-1)),
-        places=torch.from_numpy(np.flatnonzero(real)),
+        owners=tuple(owner.tolist()),
+        rows=torch.from_numpy(np.minimum(rows, end[:, None] - 1).reshape(-1)),
+        places=torch.from_numpy(np.flatnonzero(rows < end[:, None])),
         spans=_spans(segments),
     )
 
