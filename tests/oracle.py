@@ -32,13 +32,23 @@ class PeftAdapter:
         """Per text, alone: logits, token logits, or the normalised mean of the last hidden states."""
         return [self._answer(text, max_length) for text in texts]
 
+    @torch.no_grad()
+    def vectors(self, texts: Sequence[Any], max_length: int = 256) -> list[Tensor]:
+        """Per text, alone: the normalised mean of the last hidden states, of a classifier's encoder as well."""
+        encoder = getattr(self.model.base_model.model, "bert", self.model)
+        return [_mean(encoder(**self._tokens(text, max_length))) for text in texts]
+
     def _answer(self, text: Any, max_length: int) -> Tensor:
+        output = self.model(**self._tokens(text, max_length))
+        return output.logits[0] if hasattr(output, "logits") else _mean(output)
+
+    def _tokens(self, text: Any, max_length: int) -> Any:
         parts = (text,) if isinstance(text, str) else text
-        tokens = self.tokenizer(*parts, return_tensors="pt", truncation=True, max_length=max_length)
-        output = self.model(**tokens)
-        if hasattr(output, "logits"):
-            return output.logits[0]
-        return torch.nn.functional.normalize(output.last_hidden_state[0].mean(0), dim=0)
+        return self.tokenizer(*parts, return_tensors="pt", truncation=True, max_length=max_length)
+
+
+def _mean(output: Any) -> Tensor:
+    return torch.nn.functional.normalize(output.last_hidden_state[0].mean(0), dim=0)
 
 
 def make_peft(
