@@ -42,14 +42,19 @@ class _Turns(Generic[T]):
         self._outside: list[tuple[int, int, T]] = []
         self._aside: list[tuple[int, int, T]] = []
         self._most = 0
+        self._bound = 0  # how many wait that are not free
         self._number = 0
 
     def __bool__(self) -> bool:
         return bool(self._inside)
 
     def join(self, who: T) -> None:
-        """Begin to wait, level with the most served one there ever was."""
+        """Begin to wait, level with the most served one there ever was.
+
+        What a free one was served while others waited for a place does not count: it had what they left.
+        """
         self._number += 1
+        self._bound += not self._free(who)
         self._place((self._most, self._number, who))
 
     @property
@@ -61,11 +66,14 @@ class _Turns(Generic[T]):
         """Charge the first one, which leaves unless it `stays`."""
         served, number, who = self._inside[0]
         served += tokens
-        self._most = max(self._most, served)
+        free = self._free(who)
+        if not (free and self._bound):
+            self._most = max(self._most, served)
         if stays:
             heapreplace(self._inside, (served, number, who))
         else:
             heappop(self._inside)
+            self._bound -= not free
 
     def let_in(self) -> None:
         """Let the first one outside in, if it comes before all inside."""

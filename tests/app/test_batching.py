@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -186,6 +186,17 @@ def test_adapters_that_fit_a_batch_together_get_the_same_but_for_two_inputs(work
         assert gap(pair, history) <= 2 * M
 
 
+LEFT_OVER = [
+    [Item(16, None, 0) for _ in range(7)] + [Item(7, 0, 0) for _ in range(22)],
+    [],
+    [Item(1, 1, 0), Item(1, 2, 0)],
+    [],
+    [],
+    [Item(1, 1, 0)],
+]
+
+
+@example(LEFT_OVER, 35, 1)  # the base fills what 1 and 2 leave: that must not put 1 behind 0 when it comes again
 @given(arrivals, budgets, st.integers(1, 3))
 def test_adapters_that_do_not_get_the_same_but_for_two_batches(work, max_tokens, max_adapters):
     """But for the base: it needs no place, so it fills what the others' places leave of a batch."""
@@ -319,7 +330,8 @@ class Plain:
         self.waiting.remove(item)
         for line, who in self.lines(item):
             self.served[who] += item.size if wanted(item) else 0
-            self.most[line] = max(self.most[line], self.served[who])
+            if who != (None,) or not named(self.waiting):  # what the base was served beside others does not count
+                self.most[line] = max(self.most[line], self.served[who])
         remaining = {who for other in self.waiting for _, who in self.lines(other)}
         for who in self.served.keys() - remaining:
             del self.served[who]
