@@ -21,4 +21,5 @@ def test_a_laid_out_weight_keeps_its_values_and_multiplies(dtype, tolerance, row
     got = linear(x, laid_out, bias, rest if residual else None)
     expected = F.linear(x.float(), weight.float(), bias.float()) + (rest.float() if residual else 0)
     assert got.dtype == kind
-    assert (got.float() - expected).abs().max() <= tolerance * expected.abs().max()
+    roundings = 2 if residual and not laid_out.is_mkldnn else 1  # where nothing is laid out, the sum is rounded again
+    assert (got.float() - expected).abs().max() <= roundings * tolerance * expected.abs().max()

@@ -125,11 +125,11 @@ def test_merges_loads_and_evictions_never_change_the_base(tiny_path, tmp_path, d
     adapter = make_peft(tiny_path, tmp_path / "a", r=4, target_modules=ALL_LINEAR).directory
     slot = model.load(adapter)
     plain = model.embed(TEXTS)
-    for _ in range(10_000):
+    for _ in range(1_000):
         model.merge(slot)
         model.unmerge(slot)
     content = slot.adapter
-    for _ in range(1_000):
+    for _ in range(200):
         model.unload(model.load(content))
     model.forward(rows(model, TEXTS, slot))
     assert model.fingerprint() == before
