@@ -34,7 +34,7 @@ class LoRATConfig:
             raise ConfigError(f"mode={self.mode!r}: use 'all' (freeze the whole base) or 'part'")
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
             raise ConfigError(f"rank={self.rank!r}: use a whole number of at least 1")
-        if not self.alpha > 0:
+        if not 0 < self.alpha < float("inf"):
             raise ConfigError(f"alpha={self.alpha!r}: use a number above 0")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout!r}: use a probability from 0 to below 1")

@@ -8,29 +8,40 @@ from torch.nn import functional as F
 
 
 class LoRALinear(nn.Module):
-    """y = Wx + b + scaling * B(A(dropout(x))), as in LoRA (arXiv 2106.09685, section 4.1).
+    """y = Wx + b + B(scaling * A(dropout(x))), as in LoRA (arXiv 2106.09685, section 4.1).
 
     W and b are frozen and never written. A, of shape (rank, in), starts Kaiming uniform with a = sqrt(5);
-    B, of shape (out, rank), starts at zero, so a new adapter changes nothing.
+    B, of shape (out, rank), starts at zero, so a new adapter changes nothing. Beside a base of half precision
+    they are float32, where small steps of an optimizer are not rounded away, and so is their product.
     """
+
+    merged: Tensor | None
 
     def __init__(self, linear: nn.Linear, rank: int, scaling: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.linear = linear.requires_grad_(False)
-        self.lora_A = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
-        self.lora_B = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
-        self.dropout = nn.Dropout(dropout)
+        dtype = torch.promote_types(linear.weight.dtype, torch.float32)
+        self.lora_A = nn.Parameter(linear.weight.new_empty(rank, linear.in_features, dtype=dtype))
+        self.lora_B = nn.Parameter(linear.weight.new_empty(linear.out_features, rank, dtype=dtype))
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()  # Dropout(0) would draw and copy
         self.scaling = scaling
-        self.merged: Tensor | None = None
+        self.register_buffer("merged", None, persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw A anew and set B to zero."""
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        nn.init.zeros_(self.lora_B)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         if self.merged is not None:
             return F.linear(x, self.merged, self.linear.bias)
-        low_rank = F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B)
         y: Tensor = self.linear(x)
-        return y + self.scaling * low_rank
+        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself
+            x = x.to(self.lora_A.dtype)
+        low_rank = F.linear(self.dropout(x), self.lora_A) * self.scaling  # scaled where it is small
+        return (y + F.linear(low_rank, self.lora_B)).to(y.dtype)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from lorat.adapter import Adapter, Linear, LoRA, Task
+from lorat import checkpoint
+from lorat.adapter import Adapter, Task
 from lorat.config import LoRATConfig, Mode
 from lorat.errors import BaseError, ConfigError
-from lorat.files import saving
+from lorat.files import loading, saving
 from lorat.files.adapter_file import read_adapter, write_adapter
+from lorat.groups import loraplus_groups
 from lorat.layers import LoRALinear
 from lorat.targets import BaseShape, Site, choose_layers, parse_tune
 
@@ -27,6 +28,10 @@ class LoRAT(nn.Module):
 
     The chosen linear layers become `LoRALinear`; everything else of the model stays transformers' own, and
     a call returns what the wrapped model returns. With a classification head, the head trains too.
+
+    `state_dict` holds what trains: in mode "all" the adapter and the parts trained whole, so a trainer's
+    checkpoints are as small; `load_state_dict` takes such a one or a whole one (`lorat.checkpoint`). The whole
+    model's is `lorat.model.state_dict()`.
     """
 
     def __init__(
@@ -63,6 +68,9 @@ class LoRAT(nn.Module):
             self._wrap(encoder, site)
         for module in self.saved_modules().values():
             module.requires_grad_(True)
+        self._first_values = {name: _values(module) for name, module in self.saved_modules().items()}
+        self.register_state_dict_post_hook(checkpoint.keep_what_trains)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(checkpoint.complete)  # type: ignore[no-untyped-call]
 
     def _wrap(self, encoder: Any, site: Site) -> None:
         parent, _, name = site.module.rpartition(".")
@@ -126,6 +134,44 @@ class LoRAT(nn.Module):
             self.unmerge()
         return super().train(mode)
 
+    def trained(self) -> list[nn.Parameter]:
+        """What a checkpoint holds: the adapter, the parts trained whole, and whatever else requires a gradient."""
+        own = {id(matrix) for _, layer in self.adapted() for matrix in (layer.lora_A, layer.lora_B)}
+        own |= {id(parameter) for module in self.saved_modules().values() for parameter in module.parameters()}
+        return [parameter for parameter in self.parameters() if parameter.requires_grad or id(parameter) in own]
+
+    def reset(self) -> None:
+        """Start a new adapter on the same model, as if it had just been wrapped.
+
+        A is drawn anew and B is zero; the head, and a pooler that trains, are again what they were when the model
+        was wrapped. Gradients are dropped. Give the next adapter a new optimizer. Raises ConfigError in mode
+        "part", which has trained the base itself.
+        """
+        if self.settings.mode != "all":
+            raise ConfigError("mode='part' trained the base itself: wrap a newly loaded model, or use 'all'")
+        self.unmerge()
+        for _, layer in self.adapted():
+            layer.reset_parameters()
+        for name, module in self.saved_modules().items():
+            module.load_state_dict(self._first_values[name])
+        self.zero_grad()
+
+    def parameter_groups(
+        self,
+        learning_rate: float,
+        ratio: float = 16.0,
+        *,
+        head_learning_rate: float | None = None,
+        weight_decay: float = 0.0,
+    ) -> list[dict[str, Any]]:
+        """Groups for an optimizer, after LoRA+ (arXiv 2402.12354): B learns `ratio` times as fast as A.
+
+        The head, and in mode "part" the base, learn at `head_learning_rate` (None: `learning_rate`). Matrices decay
+        by `weight_decay`, biases not at all. For a loop: `AdamW(model.parameter_groups(2e-4))`; for a Trainer:
+        `optimizers=(that, None)`. Raises ConfigError for a rate or ratio that is not above 0.
+        """
+        return loraplus_groups(self, learning_rate, ratio, head_learning_rate, weight_decay)
+
     def trainable_parameters(self) -> tuple[int, int]:
         """Number of values that train, and number of all values."""
         parameters = list(self.parameters())
@@ -136,10 +182,28 @@ class LoRAT(nn.Module):
         trainable, total = self.trainable_parameters()
         print(f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%})")
 
-    def gradient_checkpointing_enable(self, **kwargs: Any) -> None:
-        """As the wrapped model's; activations are recomputed in the backward pass."""
-        self.model.gradient_checkpointing_enable(**kwargs)
-        self.model.enable_input_require_grads()
+    def activation_checkpointing_enable(
+        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """As the wrapped model's: activations are computed again in the backward pass, less memory for more time."""
+        if (activation_checkpointing_kwargs or {}).get("use_reentrant"):
+            self.model.enable_input_require_grads()  # the reentrant kind sees a gradient only through its inputs
+        _of_either_name(self.model, "enable")(activation_checkpointing_kwargs, **options)
+
+    def activation_checkpointing_disable(self) -> None:
+        """Keep the activations again."""
+        self.model.disable_input_require_grads()
+        _of_either_name(self.model, "disable")()
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> None:
+        """The older name of `activation_checkpointing_enable`."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """The older name of `activation_checkpointing_disable`."""
+        self.activation_checkpointing_disable()
 
     def save(
         self,
@@ -165,15 +229,19 @@ class LoRAT(nn.Module):
             facts | {"description": description, "tags": list(tags)},
         )
 
-    def save_pretrained(self, directory: str | Path, **_: Any) -> None:
-        """`save`, under the name that transformers and PEFT use."""
-        self.save(directory)
+    def save_pretrained(self, directory: str | Path, *, is_main_process: bool = True, **options: Any) -> None:
+        """`save` with its options, under the name that transformers and PEFT use; nothing where not the main process.
+
+        Raises TypeError for an option that `save` does not have.
+        """
+        if is_main_process:
+            self.save(directory, **options)
 
     def load(self, directory: str | Path) -> Adapter:
         """Fill this model's adapter (and head) from a directory that fits it. Returns what was read.
 
         Raises an AdapterError for files that are refused, ConfigError where the adapter's layers, ranks or
-        head are not those of this model.
+        head are not those of this model; the model is then what it was.
         """
         encoder = self.bert
         shape = BaseShape.of(
@@ -184,41 +252,21 @@ class LoRAT(nn.Module):
             raise ConfigError(f"the adapter is for {adapter.task}, the model for {self.task}")
         if set(adapter.lora) != set(self.sites()):
             raise ConfigError("the adapter's layers are not this model's: wrap with the adapter's tune and layers")
-        with torch.no_grad():
-            for site, layer in self.adapted():
-                _fill(layer, adapter.lora[site], site)
-            self._fill_head(adapter)
+        loading.fill(self.adapted(), self.saved_modules(), adapter)
+        self.unmerge()  # what was merged is of the values before
         return adapter
 
     @classmethod
     def from_pretrained(cls, model: Any, directory: str | Path) -> "LoRAT":
-        """Wrap `model` with the adapter in a directory: one rank, one alpha, as `save` writes them.
+        """Wrap `model` with the adapter in a directory, to go on training it as it was: its rank, alpha, dropout.
 
-        Raises what `load` raises. An adapter with ranks or alphas that differ by layer is for `MultiLoRAT`.
+        Raises what `load` raises. An adapter with ranks that differ by layer is for `MultiLoRAT`.
         """
         encoder = _encoder(model)
         adapter = read_adapter(directory, BaseShape.of(encoder.config, has_pooler=encoder.pooler is not None))
-        first = next(iter(adapter.lora.values()))
-        saved = ("classifier", "pooler") if adapter.head and adapter.head.pooler else ("classifier",)
-        wrapped = cls(
-            model,
-            rank=first.rank,
-            alpha=first.scaling * first.rank,
-            tune=adapter.targets,
-            layers=sorted({site.layer for site in adapter.lora}),
-            modules_to_save=saved,
-        )
+        wrapped = cls(model, **loading.wrapping(adapter, Path(directory)))
         wrapped.load(directory)
         return wrapped
-
-    def _fill_head(self, adapter: Adapter) -> None:
-        if adapter.head is None:
-            return
-        parts = {"classifier": adapter.head.classifier, "pooler.dense": adapter.head.pooler}
-        modules = self.saved_modules()
-        for name, part in parts.items():
-            if part is not None:
-                _copy(modules.get(name), part, name)
 
     def saved_modules(self) -> dict[str, nn.Linear]:
         """The parts that are trained whole, by name inside the model: `classifier`, `pooler.dense`."""
@@ -242,15 +290,10 @@ def _present(modules_to_save: Sequence[str], model: Any) -> tuple[str, ...]:
     return tuple(name for name in modules_to_save if name == "pooler" or hasattr(model, "classifier"))
 
 
-def _fill(layer: LoRALinear, lora: LoRA, site: Site) -> None:
-    if layer.lora_A.shape != lora.a.shape or lora.bias is not None:
-        raise ConfigError(f"{site.module}: the adapter's rank or bias is not this model's")
-    layer.lora_A.copy_(lora.a)
-    layer.lora_B.copy_(lora.b * (lora.scaling / layer.scaling))
+def _of_either_name(model: Any, what: str) -> Any:
+    """transformers' method that switches checkpointing of activations, which it renamed."""
+    return getattr(model, f"activation_checkpointing_{what}", None) or getattr(model, f"gradient_checkpointing_{what}")
 
 
-def _copy(module: nn.Linear | None, part: Linear, name: str) -> None:
-    if module is None or module.weight.shape != part.weight.shape:
-        raise ConfigError(f"the adapter's {name} does not fit the model: give the model the adapter's labels")
-    module.weight.copy_(part.weight)
-    module.bias.copy_(part.bias)
+def _values(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}

@@ -88,7 +88,7 @@ def test_it_loads_what_peft_saved(tiny_path, tokens, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_merge_and_unmerge_restore_the_base_bit_for_bit(dtype, tiny_path, tokens):
     wrapped = randomize(LoRAT(BertModel.from_pretrained(tiny_path, dtype=dtype), tune="qkovid"))
-    state = {name: tensor.clone() for name, tensor in wrapped.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in wrapped.model.state_dict().items()}
     before = wrapped(**tokens).last_hidden_state
     for _ in range(100):
         wrapped.merge()
@@ -96,7 +96,7 @@ def test_merge_and_unmerge_restore_the_base_bit_for_bit(dtype, tiny_path, tokens
     wrapped.merge()
     merged = wrapped(**tokens).last_hidden_state
     wrapped.unmerge()
-    assert all(torch.equal(state[name], tensor) for name, tensor in wrapped.state_dict().items())
+    assert all(torch.equal(state[name], tensor) for name, tensor in wrapped.model.state_dict().items())
     assert torch.equal(wrapped(**tokens).last_hidden_state, before)
     bound = {torch.float32: 1e-5, torch.bfloat16: 0.1, torch.float16: 0.02}[dtype]
     assert (merged - before).abs().max() <= bound
@@ -145,11 +145,11 @@ def test_the_five_steps_of_the_original_readme(tiny_path, tmp_path):
         tmp_path, num_train_epochs=15, learning_rate=2e-2, report_to=[], logging_strategy="no", use_cpu=True,
         disable_tqdm=True,
     )  # fmt: skip
-    base = {name: tensor.clone() for name, tensor in model.state_dict().items() if name.endswith("linear.weight")}
+    base = {name: t.clone() for name, t in model.model.state_dict().items() if name.endswith("linear.weight")}
     Trainer(model, arguments, train_dataset=data, processing_class=tokenizer).train()
     logits = model.eval()(**tokenizer(texts[:2], padding=True, return_tensors="pt")).logits
     assert logits.argmax(-1).tolist() == [1, 0]
-    assert all(torch.equal(base[name], model.state_dict()[name]) for name in base)
+    assert base and all(torch.equal(base[name], model.model.state_dict()[name]) for name in base)
 
 
 def test_labels_and_their_kind_are_saved(tiny_path, tmp_path):
