@@ -1,0 +1,91 @@
+"""A transformers directory held against the base: architecture, vocabulary, task and labels."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import BertConfig
+
+from lorat.adapter import Task
+from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
+from lorat.files.json_file import read_json, short
+
+_TASKS: dict[str, Task] = {
+    "BertModel": "embedding",
+    "BertForSequenceClassification": "sequence_classification",
+    "BertForTokenClassification": "token_classification",
+}
+_SAME = (
+    "model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "hidden_act",
+    "layer_norm_eps", "max_position_embeddings", "type_vocab_size", "position_embedding_type", "is_decoder",
+)  # fmt: skip
+_PIPELINE = ("normalizer", "pre_tokenizer")
+
+
+def read_config(directory: Path | None, base: Any) -> dict[str, Any]:
+    """The `config.json` of a fine-tune. `base`: the base's transformers config.
+
+    Raises BaseMismatchError where another architecture computes otherwise than the base.
+    """
+    if directory is None:
+        raise AdapterFileError("a whole model is converted from its directory, with config.json: name that")
+    config: dict[str, Any] = read_json(directory / "config.json", dict)
+    usual = BertConfig()
+    for name in _SAME:
+        default = getattr(usual, name, "absolute")
+        theirs, ours = config.get(name, default), getattr(base, name, default)
+        if theirs != ours:
+            raise BaseMismatchError(
+                f"config.json: {name} is {short(theirs)}, the base has {short(ours)}: name its base"
+            )
+    return config
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """What a model is for. Raises UnsupportedAdapterError for a class that has no adapter."""
+    names = config.get("architectures")
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in _TASKS:
+        raise UnsupportedAdapterError(f"config.json: architectures is {short(names)}: use one of {', '.join(_TASKS)}")
+    if config.get("problem_type") == "regression":
+        raise UnsupportedAdapterError("config.json: problem_type is 'regression': served heads score labels")
+    return _TASKS[names[0]]
+
+
+def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
+    """Names of the labels, in order; none where the config gives none."""
+    names = config.get("id2label")
+    if names is None:
+        return ()
+    if not isinstance(names, dict) or set(names) != {str(index) for index in range(count)}:
+        raise AdapterFileError(f"config.json: id2label must name the classifier's {count} outputs, '0', '1', …")
+    return tuple(str(names[str(index)]) for index in range(count))
+
+
+def vocabulary_changes(source: Path, base: Path) -> dict[str, float]:
+    """How two directories' tokenizers differ, by what differs; the vocabulary's as a share of the base's tokens."""
+    theirs, ours = _tokenizer(source), _tokenizer(base)
+    if not theirs or not ours:
+        return {}
+    tokens = theirs["vocabulary"].items() ^ ours["vocabulary"].items()
+    changes = {"the vocabulary": len(dict(tokens)) / max(1, len(ours["vocabulary"]))}
+    both = [name for name in _PIPELINE if name in theirs and name in ours and theirs[name] != ours[name]]
+    return changes | {f"the tokenizer's {name}": math.inf for name in both}
+
+
+def _tokenizer(directory: Path) -> dict[str, Any]:
+    """Its vocabulary, and of a tokenizer.json how it cuts a text."""
+    file, words = directory / "tokenizer.json", directory / "vocab.txt"
+    if file.exists():
+        try:
+            tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # tokenizers raises nothing more special
+            raise AdapterFileError(f"tokenizer.json cannot be read: {short(str(error), 200)}") from error
+        settings = json.loads(tokenizer.to_str())
+        return {"vocabulary": tokenizer.get_vocab()} | {name: settings[name] for name in _PIPELINE}
+    if words.exists():
+        lines = words.read_text(encoding="utf-8").splitlines()
+        return {"vocabulary": {line: index for index, line in enumerate(lines)}}
+    return {}
