@@ -1,6 +1,6 @@
-"""The few HTTP calls that the command line makes."""
+"""The HTTP calls that the command line makes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class FilesError(LoratError):
 
 
 class Client:
-    """A LoRAT server's `/adapters`."""
+    """A LoRAT server."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -39,6 +39,19 @@ class Client:
             files = [("files", (sent, stack.enter_context(path.open("rb")))) for sent, path in files_of(directory)]
             params = {"replace": replace, "dry_run": dry_run}
             return self._call("POST", "/adapters", params=params, data={"name": name}, files=files)
+
+    def info(self) -> dict[str, Any]:
+        """What the server says of itself."""
+        return self._call("GET", "/info")
+
+    def infer(self, path: str, name: str, inputs: Sequence[Any], **options: Any) -> list[Any]:
+        """What an adapter answers at `/embed`, `/classify` or `/token_classify`, an entry for each input."""
+        answers: Any = self._call("POST", path, params={"adapter": name}, json={"inputs": inputs, **options})
+        return list(answers)
+
+    def adapter(self, reference: str) -> dict[str, Any]:
+        """The record of a name, or of `name@version`."""
+        return self._call("GET", f"/adapters/{reference}")
 
     def adapters(self) -> Iterator[dict[str, Any]]:
         """Every adapter's record, by name."""

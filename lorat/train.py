@@ -1,135 +1,113 @@
-"""Fine-tuning on labelled texts: `python -m lorat.train --data DIR --task classify|similar --out DIR`.
+"""Fine-tuning on a labelled file: `lorat train --data FILE|DIR --out DIR`, from code `train(Plan(data, out))`.
 
-classify   a classification head beside the LoRA matrices, through transformers' Trainer
-similar    an embedding adapter: texts of one label are similar; through sentence-transformers' trainer
+classify   one label or several a text: a classification head beside the LoRA matrices
+tokens     a tag a word: a head over tokens
+pairs      an embedding adapter: scored pairs, positive pairs, or texts that share a label
 
-The epoch that does best on dev is kept. The written adapter is then loaded as it is served and measured
-once on the test split, beside the frozen base. accelerate, datasets, sentence-transformers and scikit-learn
-are imported when they are used.
+The epoch that does best on dev is kept. The adapter is then loaded as it is served and measured once on the test
+split, beside the frozen base. What only training needs is imported when it is used.
 
-    training/plan.py     the arguments
-    training/data.py     the rows, checked
-    training/loops.py    the two trainings
-    training/report.py   scores and the model card
+    training/plan.py      what a run is told, and its defaults; command.py: its command line
+    training/data.py      the rows, checked; files.py reads them
+    training/work.py      the run's directory: going on after a kill, nothing half-written
+    training/heads.py     the training of heads; pairs.py that of embeddings; loop.py what they share
+    training/measure.py   answers and scores; answers.py who is asked
+    training/report.py    the pictures; card.py the model card
 """
 
+import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 
-import numpy as np
-
-import lorat.training.report as report
-from lorat.base import load_base, locate_base
+from lorat.base import Base, load_base, locate_base
 from lorat.errors import ConfigError, LoratError
+from lorat.model import LoRAT
 from lorat.multi import MultiLoRAT
 from lorat.probes import write_probes
-from lorat.slots import Slot
-from lorat.training.data import Rows, TrainingData, read_training_data
-from lorat.training.loops import train_classifier, train_similar
-from lorat.training.plan import BATCH, HEAD_C, WARMUP, WEIGHT_DECAY, Plan, parse_plan
+from lorat.training.answers import Frozen, Served
+from lorat.training.card import KINDS, Card, data_name
+from lorat.training.command import add_arguments, read_plan, show
+from lorat.training.data import TrainingData, read_training_data
+from lorat.training.heads import train_head
+from lorat.training.inputs import encode, texts_of
+from lorat.training.loop import History
+from lorat.training.measure import Answers, measure
+from lorat.training.pairs import train_embedding
+from lorat.training.plan import Plan
+from lorat.training.report import draw
+from lorat.training.scores import Scores
+from lorat.training.work import Work
 
 PROBES = 2
 """Texts whose answers go into `lorat.json`, to be asked again when the adapter is loaded."""
-_NEEDED = ("accelerate", "datasets", "sentence_transformers", "sklearn")
+_ONLY_DEV = "dev (there is no test split; dev also chose the epoch)"
+_NEEDED = ("accelerate", "datasets", "sentence_transformers", "sklearn", "scipy", "matplotlib")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train as the arguments say; 2 and a line on stderr for what cannot be honoured."""
+    parser = argparse.ArgumentParser("python -m lorat.train", description="Fine-tune an adapter on a labelled file.")
+    add_arguments(parser)
     try:
-        scores = train(parse_plan(argv))
+        show(train(read_plan(parser.parse_args(argv))))
     except LoratError as error:
         print(f"lorat.train: error: {error}", file=sys.stderr)
         return 2
-    for model, values in scores.items():
-        print(f"{model}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
     return 0
 
 
-def train(plan: Plan) -> dict[str, report.Scores]:
-    """Train, write the adapter and its card, and return its scores beside the frozen base's.
+def train(plan: Plan) -> dict[str, Scores]:
+    """Train, write the adapter with its report, and return its scores beside the frozen base's.
 
-    Raises ConfigError for data or settings that cannot be honoured, BaseError for the base.
+    A run that was killed goes on where it stopped. Raises ConfigError for data or settings that cannot be honoured,
+    BaseError for the base.
     """
     import transformers
 
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs {missing[0]}, which is not installed: pip install 'lorat[train]'")
-    data = read_training_data(plan.data, seed=plan.seed, leave_out=plan.leave_out)
-    directory = locate_base(plan.base)
+    data = read_training_data(plan.data, seed=plan.seed, leave_out=plan.leave_out, columns=dict(plan.columns))
+    task = plan.task_for(data.kind)
     base = load_base(plan.base, dtype="float32")
+    work = Work(plan, task, data, base.shape.base_id or "")
     transformers.set_seed(plan.seed)
-    run = train_classifier if plan.task == "classify" else train_similar
-    with tempfile.TemporaryDirectory() as scratch:
-        model = run(plan, data, directory, base, scratch)
-    kind = "text-classification" if plan.task == "classify" else "feature-extraction"
-    model.save(plan.out, description=plan.description, tags=[kind], base_name=plan.base_name)
-    server = MultiLoRAT(base, slots=1)
-    write_probes(plan.out, server, data.dev.texts[:PROBES])
-    scores = _measure(plan, data, server)
-    _card(plan, data, scores, kind).write(plan.out)
+    with work.writing():
+        model, history = _fit(plan, task, data, base, work)
+    with work.writing(), work.publish() as directory:
+        model.save(
+            directory,
+            description=plan.description or f"Trained on {data_name(plan, data)}.",
+            tags=[KINDS[task]],
+            base_name=plan.base_name,
+        )
+        server = MultiLoRAT(base, slots=1)
+        write_probes(directory, server, texts_of(data.dev)[:PROBES])
+        return _report(directory, plan, task, data, server, history)
+
+
+def _fit(plan: Plan, task: str, data: TrainingData, base: Base, work: Work) -> tuple[LoRAT, History]:
+    how, directory = plan.hyperparameters(task), locate_base(plan.base)
+    if task == "pairs":
+        return train_embedding(how, data, directory, work, plan.seed)
+    return train_head(how, data, directory, base, work, plan.seed)
+
+
+def _report(
+    directory: Path, plan: Plan, task: str, data: TrainingData, server: MultiLoRAT, history: History
+) -> dict[str, Scores]:
+    """Measure what was written, as it is served, and the frozen base; write the card and its pictures."""
+    name, split = ("test", data.test) if data.test else (_ONLY_DEV, data.dev)
+    slot = server.load(directory)
+    answers: dict[str, Answers] = {plan.title: Served(server, slot), "frozen base": Frozen(server, data)}
+    adapted, frozen = (measure(task, who, split, data.labels, data.multi_label) for who in answers.values())
+    lengths = [len(tokens) for tokens in encode(server.base, texts_of(split))]
+    drawn = draw(directory, task, data, split, history, adapted, frozen, lengths)
+    scores = dict(zip(answers, (adapted.scores, frozen.scores), strict=True))
+    Card(plan, task, data, history, scores, name, drawn).write(directory)
     return scores
-
-
-def _measure(plan: Plan, data: TrainingData, server: MultiLoRAT) -> dict[str, report.Scores]:
-    """Scores of the written adapter, served as it will be, and of the frozen base."""
-    _, rows = report.rows_of(data)
-    slot = server.load(plan.out)
-    if plan.task == "similar":
-        adapted = report.retrieval_scores(_embed(server, rows, slot), rows.labels)
-        frozen = report.retrieval_scores(_embed(server, rows), rows.labels)
-        return {plan.name: adapted, "frozen base": frozen}
-    scores = [row for texts in _batches(rows) for row in server.classify(texts, slot)]
-    predicted = [data.labels.index(max(row, key=row.__getitem__)) for row in scores]
-    probe = report.Probe(
-        _embed(server, data.train), data.train.labels, _embed(server, data.dev), data.dev.labels
-    ).predict(_embed(server, rows))
-    adapted, frozen = report.label_scores(predicted, rows.labels), report.label_scores(probe, rows.labels)
-    return {plan.name: adapted, "frozen base": frozen}
-
-
-def _batches(rows: Rows) -> list[Sequence[str]]:
-    return [rows.texts[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-
-
-def _embed(server: MultiLoRAT, rows: Rows, slot: Slot | None = None) -> report.Vectors:
-    vectors = np.concatenate([server.embed(texts, slot) for texts in _batches(rows)])
-    normalised: report.Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return normalised
-
-
-def _card(plan: Plan, data: TrainingData, scores: dict[str, report.Scores], kind: str) -> report.Card:
-    losses = {
-        "classify": f"cross entropy; the head starts as a logistic regression (C={HEAD_C:g}) on the frozen base",
-        "similar": "MultipleNegativesRankingLoss, one pair of a label in a batch",
-    }
-    recipe = {
-        "rank": plan.rank,
-        "alpha": plan.alpha,
-        "tune": plan.tune,
-        "epochs": f"at most {plan.epochs}, the best on dev kept",
-        "batch size": plan.batch_size,
-        "learning rate": f"{plan.learning_rate}, linear decay after {WARMUP:.0%} warm-up",
-        "optimiser": f"AdamW, weight decay {WEIGHT_DECAY}",
-        "loss": losses[plan.task],
-        "seed": plan.seed,
-    }
-    return report.Card(
-        name=plan.name,
-        description=plan.description,
-        base=plan.base_name,
-        task=plan.task,
-        data_name=plan.data_name,
-        data_licence=plan.data_licence,
-        data=data,
-        recipe=recipe | report.versions(plan.task),
-        command=plan.command(),
-        scores=scores,
-        split=report.rows_of(data)[0],
-        tags=[kind],
-    )
 
 
 if __name__ == "__main__":

@@ -1,155 +1,283 @@
-"""Labelled texts to train on, read from a directory and checked row by row.
+"""Data to fine-tune on: read from a file or a directory, of one of three kinds, checked row by row.
 
-train.jsonl    `{"text": …, "label": …}` on each line; other fields are not read
-dev.jsonl      optional: without it a tenth of the train rows is held out, by a seed
-test.jsonl     optional: read for the final scores only
-labels.json    optional: the labels in the order of the head; without it train's, sorted
+labels   `text` and `label`, or `text` and `labels` (a list; in a table a text split at "|")
+tags     `tokens` and `tags`, lists of one length; in JSON lines only
+pairs    `text_a` and `text_b` (or sentence1 and sentence2, anchor and positive, query and positive), perhaps `score`
+
+A directory holds train.*, perhaps dev.* (or valid.*, validation.*), test.* and labels.json: the labels in the order
+of the head. Without it they are train's, sorted. Without dev a share of train is held out, by a seed. Other fields of
+a row are not read.
 """
 
-import json
+import os
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal, Self, TypeVar
 
-from lorat.errors import ConfigError
+from lorat.errors import AdapterFileError, ConfigError
+from lorat.files.json_file import read_json, short
+from lorat.training.files import FIELDS, FieldRows, choice, find_file, listed, read_fields
 
 DEV_SHARE = 0.1
+Kind = Literal["labels", "tags", "pairs"]
+_SPLITS = {"train": ("train",), "dev": ("dev", "valid", "validation"), "test": ("test",)}
+_KINDS: dict[str, Kind] = {"text": "labels", "tokens": "tags"}
+_GIVEN = "the adapter's labels"
+_NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
+_T = TypeVar("_T")
+
+
+def _at(values: Sequence[_T], places: Sequence[int]) -> tuple[_T, ...]:
+    return tuple(values[place] for place in places)
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Texts with their labels, as indices into the data's list of labels."""
+class LabelledTexts:
+    """Texts, and the labels of each as sorted indices into a list of labels: one each, or any number."""
 
     texts: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: tuple[tuple[int, ...], ...]
 
     def __len__(self) -> int:
         return len(self.texts)
 
-    def take(self, places: Sequence[int]) -> "Rows":
+    def take(self, places: Sequence[int]) -> Self:
         """The rows at some places, in that order."""
-        return Rows(tuple(self.texts[place] for place in places), tuple(self.labels[place] for place in places))
+        return replace(self, texts=_at(self.texts, places), labels=_at(self.labels, places))
+
+
+@dataclass(frozen=True)
+class TaggedWords:
+    """Texts as words, and the tag of each word as an index into a list of labels."""
+
+    words: tuple[tuple[str, ...], ...]
+    tags: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def take(self, places: Sequence[int]) -> Self:
+        """The rows at some places, in that order."""
+        return replace(self, words=_at(self.words, places), tags=_at(self.tags, places))
+
+
+@dataclass(frozen=True)
+class TextPairs:
+    """Pairs of texts with a score of how alike they are, on any scale; without scores each pair is alike."""
+
+    first: tuple[str, ...]
+    second: tuple[str, ...]
+    scores: tuple[float, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def take(self, places: Sequence[int]) -> Self:
+        """The rows at some places, in that order."""
+        scores = None if self.scores is None else _at(self.scores, places)
+        return replace(self, first=_at(self.first, places), second=_at(self.second, places), scores=scores)
+
+
+Split = LabelledTexts | TaggedWords | TextPairs
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The splits of one directory. `held_out`: dev was cut from train; `test` is None where there is none."""
+    """The splits of one file or directory, all of one type.
 
-    labels: tuple[str, ...]
-    train: Rows
-    dev: Rows
-    test: Rows | None
-    held_out: bool
-
-
-def read_training_data(directory: Path, *, seed: int, leave_out: Sequence[str] = ()) -> TrainingData:
-    """Read the splits of a directory, without the rows of the labels in `leave_out`.
-
-    Raises ConfigError, naming the file and the line, for a row that cannot be honoured.
+    labels: what indices mean, () for pairs. multi_label: a text may have any number of labels.
+    test: None where there is none. held_out: dev was cut from train. name: the directory's, or the file's.
     """
-    raw = {name: list(_read_rows(directory / f"{name}.jsonl")) for name in ("train", "dev", "test")}
-    if not raw["train"]:
-        raise ConfigError(f"{directory} has no train.jsonl with rows: give one JSON object a line")
-    names = _read_labels(directory / "labels.json") or sorted({label for _, _, label in raw["train"]})
-    labels = _kept_labels(names, leave_out)
-    known = {label: index for index, label in enumerate(labels)} | dict.fromkeys(leave_out, -1)
-    splits = {name: _index(f"{name}.jsonl", rows, known) for name, rows in raw.items()}
-    _check_cover(labels, splits["train"])
-    emptied = next((name for name, rows in splits.items() if raw[name] and not rows), None)
-    if emptied:
-        raise ConfigError(f"{emptied}.jsonl has only rows that are left out: give others, or no such file")
-    train, dev, held_out = splits["train"], splits["dev"], not raw["dev"]
+
+    kind: Kind
+    labels: tuple[str, ...]
+    multi_label: bool
+    train: Split
+    dev: Split
+    test: Split | None
+    held_out: bool
+    name: str
+
+
+def read_training_data(
+    path: Path,
+    *,
+    seed: int,
+    leave_out: Sequence[str] = (),
+    columns: Mapping[str, str] = _NO_COLUMNS,
+    held_out_share: float = DEV_SHARE,
+    labels: Sequence[str] | None = None,
+) -> TrainingData:
+    """Read a file of train rows, or the splits of a directory.
+
+    leave_out: labels whose rows are not read, where each text has one. columns: which field is read as `text`,
+    `label` … where it has another name. labels: their order, in place of the data's own. Raises ConfigError, naming
+    the file and the line, for what cannot be honoured.
+    """
+    files = {split: read_fields(file, columns) for split, file in _find_splits(path).items()}
+    train = files["train"]
+    kind, multi_label = _kind(train.fields), _multi_label(train)
+    _check_alike(train, files.values())
+    names, source = (tuple(labels), _GIVEN) if labels else _read_labels(path, train, leave_out)
+    known = {label: place for place, label in enumerate(names)} | dict.fromkeys(leave_out, -1)
+    splits = {split: _split(file, known, source) for split, file in files.items()}
+    if kind == "labels" and not multi_label:
+        _check_cover(names, splits["train"], train.name)
+    held_out = "dev" not in splits
     if held_out:
-        train, dev = _hold_out(train, seed)
-    return TrainingData(labels, train, dev, splits["test"] if raw["test"] else None, held_out)
+        splits["train"], splits["dev"] = _hold_out(splits["train"], seed, held_out_share, train.name)
+    title = path.resolve().name if os.path.isdir(path) else path.stem
+    return TrainingData(kind, names, multi_label, splits["train"], splits["dev"], splits.get("test"), held_out, title)
 
 
-def _read_rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    """(line number, text, label) of each row; nothing where there is no file."""
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            yield number, *_parse_row(line, f"{path.name}, line {number}")
+def read_split(
+    path: Path, *, kind: Kind, labels: Sequence[str], multi_label: bool, columns: Mapping[str, str] = _NO_COLUMNS
+) -> Split:
+    """Read one file of a known kind against known labels. Raises ConfigError, naming the file and the line."""
+    file = read_fields(path, columns)
+    if (_kind(file.fields), _multi_label(file)) != (kind, multi_label):
+        wanted = [fields for fields in FIELDS if _kind(fields) == kind and ("labels" in fields) == multi_label]
+        raise ConfigError(f"{file.name} has rows of {listed(file.fields)}: give rows of {choice(wanted)}")
+    return _split(file, {label: place for place, label in enumerate(labels)}, _GIVEN)
 
 
-def _parse_row(line: bytes, place: str) -> tuple[str, str]:
-    try:
-        row: Any = json.loads(line)
-    except ValueError as error:
-        raise ConfigError(f"{place}: not a line of JSON in UTF-8: {error}") from error
-    if not isinstance(row, dict):
-        raise ConfigError(f'{place}: use an object {{"text": …, "label": …}}')
-    for name in ("text", "label"):
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            raise ConfigError(f"{place}: {name!r} must be a text that is not empty, it is {row.get(name)!r}")
-    return row["text"], row["label"]
+def read_search_split(path: Path, *, columns: Mapping[str, str] = _NO_COLUMNS) -> Split:
+    """Read one file of pairs, or of texts with one label each, which are then those that belong together."""
+    file = read_fields(path, columns)
+    if _kind(file.fields) == "tags" or _multi_label(file):
+        raise ConfigError(f"{file.name} has rows of {listed(file.fields)}: give pairs, or texts with one label each")
+    names = sorted({name for row in file.values for name in row[1]} if _kind(file.fields) == "labels" else ())
+    return _split(file, {label: place for place, label in enumerate(names)}, file.name)
 
 
-def _read_labels(path: Path) -> list[str] | None:
-    if not path.exists():
-        return None
-    try:
-        labels: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"labels.json is not JSON in UTF-8: {error}") from error
-    if not isinstance(labels, list) or not all(isinstance(label, str) and label.strip() for label in labels):
-        raise ConfigError("labels.json must be a list of texts that are not empty")
-    if len(set(labels)) != len(labels):
-        raise ConfigError("labels.json names a label twice")
-    return labels
+def _kind(fields: Sequence[str]) -> Kind:
+    return _KINDS.get(fields[0], "pairs")
 
 
-def _kept_labels(names: Sequence[str], leave_out: Sequence[str]) -> tuple[str, ...]:
+def _multi_label(file: FieldRows) -> bool:
+    return "labels" in file.fields
+
+
+def _split(file: FieldRows, known: Mapping[str, int], source: str) -> Split:
+    """The rows with indices for labels, without those that are known as -1. source: what knows the labels."""
+    if _kind(file.fields) == "pairs":
+        pairs = TextPairs(*(tuple(column) for column in zip(*file.values, strict=True)))
+        _check_scores(pairs, f"all rows of {file.name}")
+        return pairs
+    for line, (_, names) in zip(file.lines, file.values, strict=True):
+        unknown = next((name for name in names if name not in known), None)
+        if unknown is not None:
+            raise ConfigError(f"{file.name}, line {line}: the label {short(unknown)} is not in {source}")
+    indexed = [(inputs, tuple(known[name] for name in names)) for inputs, names in file.values]
+    kept = [(inputs, indices) for inputs, indices in indexed if -1 not in indices]
+    if not kept:
+        raise ConfigError(f"{file.name} has only rows that are left out: give others, or no such file")
+    if _kind(file.fields) == "tags":
+        return TaggedWords(tuple(words for words, _ in kept), tuple(tags for _, tags in kept))
+    return LabelledTexts(tuple(text for text, _ in kept), tuple(tuple(sorted(set(some))) for _, some in kept))
+
+
+def _find_splits(path: Path) -> dict[str, Path]:
+    """The file of each split that is there; train always is."""
+    if not os.path.isdir(path):
+        return {"train": path}
+    found = {split: find_file(path, names) for split, names in _SPLITS.items()}
+    files = {split: file for split, file in found.items() if file is not None}
+    if "train" not in files:
+        raise ConfigError(f"{path} has no train.jsonl (or train.csv, train.tsv): give one, or the path of a file")
+    return files
+
+
+def _check_alike(train: FieldRows, files: Iterable[FieldRows]) -> None:
+    """Refuse splits of another kind than train's; only the names of pairs may differ."""
+    for file in files:
+        both = [(_kind(some.fields), _multi_label(some), len(some.fields)) for some in (file, train)]
+        if both[0] != both[1]:
+            problem = f"{file.name} has rows of {listed(file.fields)}, {train.name} of {listed(train.fields)}"
+            raise ConfigError(f"{problem}: give rows of one kind")
+
+
+def _read_labels(path: Path, train: FieldRows, leave_out: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """The labels in the order of their indices, and the file that they are from."""
+    kind = _kind(train.fields)
+    if leave_out and (kind != "labels" or _multi_label(train)):
+        raise ConfigError("leave_out is for texts with one label each")
+    if kind == "pairs":
+        return (), train.name
+    file = path / "labels.json"
+    given = os.path.isdir(path) and file.exists()
+    names = _labels_file(file) if given else sorted({name for _, names in train.values for name in names})
+    if not given and kind == "tags":
+        names.sort(key=lambda name: name != "O")
     unknown = sorted(set(leave_out) - set(names))
     if unknown:
-        raise ConfigError(f"leave_out has {unknown[0]!r}, which is no label of the data")
+        raise ConfigError(f"leave_out has {short(unknown[0])}, which is no label of the data")
     labels = tuple(name for name in names if name not in leave_out)
     if len(labels) < 2:
         raise ConfigError(f"the data has {len(labels)} label(s): at least 2 are needed")
+    return labels, file.name if given else train.name
+
+
+def _labels_file(path: Path) -> list[str]:
+    try:
+        labels: list[Any] = read_json(path, list)
+    except AdapterFileError as error:
+        raise ConfigError(str(error)) from error
+    if not all(isinstance(label, str) and label.strip() for label in labels):
+        raise ConfigError(f"{path.name} must be a list of texts that are not blank")
+    if len(set(labels)) != len(labels):
+        raise ConfigError(f"{path.name} names a label twice")
     return labels
 
 
-def _index(file: str, rows: Sequence[tuple[int, str, str]], known: dict[str, int]) -> Rows:
-    unknown = next(((number, label) for number, _, label in rows if label not in known), None)
-    if unknown:
-        raise ConfigError(f"{file}, line {unknown[0]}: the label {unknown[1]!r} is not in labels.json (or train.jsonl)")
-    kept = [(text, known[label]) for _, text, label in rows if known[label] >= 0]
-    return Rows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
+def _check_cover(labels: Sequence[str], train: Split, file: str) -> None:
+    assert isinstance(train, LabelledTexts)
+    covered = {index for row in train.labels for index in row}
+    missing = next((label for index, label in enumerate(labels) if index not in covered), None)
+    if missing is not None:
+        raise ConfigError(f"{file} has no row with the label {short(missing)}: add some, or leave it out")
 
 
-def _check_cover(labels: Sequence[str], train: Rows) -> None:
-    missing = sorted(set(range(len(labels))) - set(train.labels))
-    if missing:
-        raise ConfigError(f"train.jsonl has no row with the label {labels[missing[0]]!r}: add some, or leave it out")
+def _check_scores(pairs: Split, rows: str) -> None:
+    if isinstance(pairs, TextPairs) and pairs.scores is not None and len(set(pairs.scores)) == 1:
+        raise ConfigError(f"{rows} have the score {pairs.scores[0]:g}: give others as well, or pairs without scores")
 
 
-def _hold_out(rows: Rows, seed: int) -> tuple[Rows, Rows]:
-    """A seeded tenth of the rows as dev, never the last row of a label; the rest as train."""
-    left = Counter(rows.labels)
-    wanted = max(1, round(len(rows) * DEV_SHARE))
+def _hold_out(split: Split, seed: int, share: float, file: str) -> tuple[Split, Split]:
+    """(train, dev): dev is a seeded share of the rows, at least one, and never the last row of a label."""
+    if not 0 < share < 1:
+        raise ConfigError(f"held_out_share must be between 0 and 1, it is {share}")
+    labels = split.labels if isinstance(split, LabelledTexts) else ((),) * len(split)
+    left = Counter(label for row in labels for label in row)
+    wanted = min(max(1, round(len(split) * share)), len(split) - 1)
     dev: list[int] = []
-    for place in random.Random(seed).sample(range(len(rows)), len(rows)):
-        if len(dev) < wanted and left[rows.labels[place]] > 1:
-            left[rows.labels[place]] -= 1
+    for place in random.Random(seed).sample(range(len(split)), len(split)):
+        if len(dev) < wanted and all(left[label] > 1 for label in labels[place]):
+            left.subtract(labels[place])
             dev.append(place)
     if not dev:
-        raise ConfigError("train.jsonl has one row for each label, so none can be held out: add rows, or a dev.jsonl")
+        raise ConfigError(f"{file} has too few rows to hold any out: add rows, or a dev file")
     chosen = set(dev)
-    return rows.take([place for place in range(len(rows)) if place not in chosen]), rows.take(sorted(dev))
+    parts = split.take([place for place in range(len(split)) if place not in chosen]), split.take(sorted(dev))
+    for part, what in zip(parts, ("left", "held out"), strict=True):
+        _check_scores(part, f"the rows of {file} that were {what}")
+    return parts
 
 
-def similar_pairs(rows: Rows, seed: int) -> list[tuple[str, str, int]]:
+def similar_pairs(rows: LabelledTexts, seed: int) -> list[tuple[str, str, int]]:
     """(anchor, positive, label): each text in one pair with another of its label, drawn by a seed.
 
     The last of an odd number of texts is paired with one that is in a pair already.
-    Raises ConfigError where no label has two texts.
+    Raises ConfigError where no label has two texts, and for texts that have not one label each.
     """
+    if any(len(labels) != 1 for labels in rows.labels):
+        raise ConfigError("similar texts are those that share their label: give each text one label")
     by_label: dict[int, list[str]] = {}
-    for text, label in zip(rows.texts, rows.labels, strict=True):
+    for text, (label,) in zip(rows.texts, rows.labels, strict=True):
         by_label.setdefault(label, []).append(text)
     draw = random.Random(seed)
     pairs = []
@@ -159,5 +287,5 @@ def similar_pairs(rows: Rows, seed: int) -> list[tuple[str, str, int]]:
             ends = [*range(1, len(texts), 2), *([len(texts) - 1] if len(texts) % 2 else [])]
             pairs += [(texts[place], texts[place - 1], label) for place in ends]
     if not pairs:
-        raise ConfigError("no label of train.jsonl has two texts: similar texts are those that share a label")
+        raise ConfigError("no label of train has two texts: similar texts are those that share a label")
     return pairs

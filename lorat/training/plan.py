@@ -1,50 +1,95 @@
-"""Plan: what one training run is told, from the command line, and the command that repeats it."""
+"""Plan: what one training run is told, with the defaults of its task."""
 
-import argparse
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, Literal
 
 from lorat.base import EMBEDDED_NAME
 from lorat.errors import ConfigError
 
-WARMUP = 0.1
-"""Share of the steps over which the learning rate rises."""
-WEIGHT_DECAY = 0.01
-HEAD_C = 10.0
-"""Inverse regularisation of the logistic regression that a head starts as."""
-BATCH = 64
-"""Texts in one forward pass where nothing is trained."""
+TaskName = Literal["classify", "tokens", "pairs"]
+TASKS: dict[str, tuple[str, ...]] = {"classify": ("labels",), "tokens": ("tags",), "pairs": ("pairs", "labels")}
+"""By task, the kinds of data it learns from; a kind's first task is what `auto` chooses."""
+_ROWS_SEEN = 100_000  # by default a run ends when the model has read so many rows
+_EPOCHS = (3, 20)
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """How a run learns: the adapter's shape, and the optimiser's.
+
+    epochs: None for as many as the data's size asks for. b_ratio: how much faster B learns than A
+    (LoRA+, arXiv 2402.12354). patience: epochs without a better dev score before it stops.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    tune: str = "qkovid"
+    use_rslora: bool = False
+    dropout: float = 0.0
+    epochs: int | None = None
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    b_ratio: float = 1.0
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    patience: int = 3
+
+    def epochs_for(self, rows: int) -> int:
+        """The epochs for so many rows."""
+        least, most = _EPOCHS
+        return self.epochs or min(most, max(least, round(_ROWS_SEEN / rows)))
+
+
+DEFAULTS: dict[str, Hyperparameters] = {
+    "classify": Hyperparameters(),
+    "tokens": Hyperparameters(),
+    "pairs": Hyperparameters(learning_rate=5e-4),
+}
+"""Chosen on the dev splits of several data sets: see docs/training.md."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One training run: what is trained, on what, how, and where it goes."""
+    """One training run: on what, how, and where it goes.
+
+    given: the hyperparameters that differ from the task's defaults, by name. columns: fields of the data by the
+    names they are read as.
+    """
 
     data: Path
-    task: str
     out: Path
-    name: str
-    description: str
-    data_name: str
-    data_licence: str
-    rank: int
-    alpha: float
-    tune: str
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    seed: int
-    base: str | None
-    leave_out: tuple[str, ...]
+    task: str = "auto"
+    base: str | None = None
+    seed: int = 1
+    name: str = ""
+    description: str = ""
+    data_name: str = ""
+    data_licence: str = "not stated"
+    leave_out: tuple[str, ...] = ()
+    columns: tuple[tuple[str, str], ...] = ()
+    given: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that cannot be honoured."""
-        for name in ("epochs", "batch_size", "learning_rate"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, it is {getattr(self, name)}")
+        if self.task not in ("auto", *TASKS):
+            raise ConfigError(f"task {self.task!r}: use auto, {', '.join(TASKS)}")
+        unknown = set(self.given) - {item.name for item in fields(Hyperparameters)}
+        if unknown:
+            raise ConfigError(f"{sorted(unknown)[0]!r} is no hyperparameter")
+        for name in ("epochs", "batch_size", "learning_rate", "b_ratio", "patience"):
+            if name in self.given and not self.given[name] > 0:
+                raise ConfigError(f"{name} must be above 0, it is {self.given[name]}")
+        for name in ("warmup", "weight_decay"):
+            if name in self.given and not 0 <= self.given[name] < 1:
+                raise ConfigError(f"{name} must be from 0 to below 1, it is {self.given[name]}")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise ConfigError(f"{self.out} is there already: give a new directory, or empty it")
+
+    @property
+    def title(self) -> str:
+        """The adapter's name for people."""
+        return self.name or self.out.resolve().name
 
     @property
     def base_name(self) -> str:
@@ -53,44 +98,40 @@ class Plan:
             return EMBEDDED_NAME
         return Path(self.base).resolve().name if Path(self.base).is_dir() else self.base
 
-    def command(self) -> list[str]:
+    def task_for(self, kind: str) -> str:
+        """The task for a kind of data. Raises ConfigError where they do not fit."""
+        chosen = next(task for task, kinds in TASKS.items() if kinds[0] == kind) if self.task == "auto" else self.task
+        if kind not in TASKS[chosen]:
+            fitting = [task for task, kinds in TASKS.items() if kind in kinds]
+            raise ConfigError(f"task {chosen} cannot learn from rows of {kind}: use task {' or '.join(fitting)}")
+        return chosen
+
+    def hyperparameters(self, task: str) -> Hyperparameters:
+        """Those of the task, with what was given in their place."""
+        return replace(DEFAULTS[task], **self.given)
+
+    def command(self, task: str) -> list[str]:
         """The arguments that train it again; directories stand as DATA, OUT and BASE."""
-        words = ["--data", "DATA", "--task", self.task, "--out", "OUT"]
-        for name in ("name", "description", "data_name", "data_licence", "rank", "alpha", "tune", "epochs"):
-            words += [f"--{name.replace('_', '-')}", _word(getattr(self, name))]
-        words += ["--batch-size", f"{self.batch_size}", "--learning-rate", _word(self.learning_rate)]
+        words = ["--data", "DATA", "--task", task, "--out", "OUT"]
+        words += [word for name in ("name", "description", "data_name", "data_licence") for word in self._option(name)]
+        for name, value in asdict(self.hyperparameters(task)).items():
+            if name in self.given or (value is not None and value is not False):
+                words += [_flag(name), *([] if value is True else [_word(value)])]
         words += ["--seed", f"{self.seed}"]
         words += [word for label in self.leave_out for word in ("--leave-out", label)]
+        words += [word for name, column in self.columns for word in ("--column", f"{name}={column}")]
         if self.base is not None:
             words += ["--base", "BASE" if Path(self.base).is_dir() else self.base]
         return words
 
+    def _option(self, name: str) -> list[str]:
+        value = getattr(self, name)
+        return [_flag(name), value] if value and value != "not stated" else []
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
 
 def _word(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
-
-
-def parse_plan(argv: Sequence[str] | None = None) -> Plan:
-    """The plan that command-line arguments describe."""
-    parser = argparse.ArgumentParser("python -m lorat.train", description="Fine-tune an adapter on labelled texts.")
-    parser.add_argument("--data", type=Path, required=True, help="directory with train.jsonl (dev, test, labels.json)")
-    parser.add_argument("--task", choices=("classify", "similar"), required=True)
-    parser.add_argument("--out", type=Path, required=True, help="a new directory for the adapter")
-    parser.add_argument("--name", default="", help="for the model card; default: the name of OUT")
-    parser.add_argument("--description", default="", help="a sentence: what it is for")
-    parser.add_argument("--data-name", default="", help="for the model card; default: the name of DATA")
-    parser.add_argument("--data-licence", default="not stated")
-    parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--alpha", type=float, default=16.0)
-    parser.add_argument("--tune", default="qv", help="letters of 'qkovid'")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--base", help="directory or hub id; default: the embedded all-MiniLM-L6-v2")
-    parser.add_argument("--leave-out", action="append", default=[], metavar="LABEL", help="skip a label's rows")
-    given = vars(parser.parse_args(argv))
-    given["name"] = given["name"] or given["out"].resolve().name
-    given["data_name"] = given["data_name"] or given["data"].resolve().name
-    given["description"] = given["description"] or f"Trained on {given['data_name']}."
-    return Plan(**{**given, "leave_out": tuple(given["leave_out"])})

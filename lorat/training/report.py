@@ -1,146 +1,95 @@
-"""What a training run says of itself: its scores beside the frozen base's, and the model card."""
+"""The report of a run: what is drawn for a task, and the card that shows it."""
 
-import json
-import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lorat.errors import ConfigError
-from lorat.training.data import DEV_SHARE, Rows, TrainingData
+from lorat.training import pictures
+from lorat.training.data import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
+from lorat.training.loop import History
+from lorat.training.measure import Array, Measured, multi_hot
 
-CARD = "README.md"
-_REGULARISATION = (1.0, 10.0, 100.0)
-_BLOCK = 512
-
-Vectors = np.ndarray[Any, np.dtype[np.float32]]
-Scores = dict[str, float]
+_CURVES, _LENGTH = "curves.png", "length.png"
+_CONFUSION, _SIMILARITY = "confusion.png", "similarity.png"
+_PAIRS = 20_000  # of other texts, drawn for a histogram
 
 
-def retrieval_scores(vectors: Vectors, labels: Sequence[int]) -> Scores:
-    """Leave-one-out retrieval: each text searches all others; those of its own label are right.
+def draw(
+    directory: Path,
+    task: str,
+    data: TrainingData,
+    split: Split,
+    history: History,
+    adapted: Measured,
+    frozen: Measured,
+    lengths: list[int],
+) -> dict[str, str]:
+    """Draw what a task calls for beside the adapter. Returns files and titles, in their order.
 
-    vectors: (texts, dimensions), normalised. Texts whose label has no other text are not counted.
-    Raises ConfigError where no label has two texts.
+    split: what `adapted` and `frozen` were measured on. lengths: tokens of its rows.
     """
-    truth = np.asarray(labels)
-    first, average = [], []
-    for start in range(0, len(vectors), _BLOCK):
-        similarity = vectors[start : start + _BLOCK] @ vectors.T
-        rows = np.arange(start, start + len(similarity))
-        similarity[np.arange(len(rows)), rows] = -np.inf
-        ranked = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
-        right = truth[ranked] == truth[rows, None]
-        right = right[right.any(axis=1)]
-        precision = right.cumsum(axis=1) / np.arange(1, len(vectors))
-        first += right[:, 0].tolist()
-        average += ((precision * right).sum(axis=1) / right.sum(axis=1)).tolist()
-    if not first:
-        raise ConfigError("no two texts of the dev or test split share a label: give more, or a dev.jsonl of its own")
-    return {"accuracy@1": float(np.mean(first)), "MAP": float(np.mean(average))}
+    main = next(iter(adapted.scores))
+    pictures.draw_curves(directory / _CURVES, history.losses, history.scores, f"dev {main}", history.kept)
+    drawn = {_CURVES: "Loss and dev score by epoch"}
+    if task == "pairs":
+        _draw_similarity(directory / _SIMILARITY, split, adapted, frozen)
+        return drawn | {_SIMILARITY: "Cosine similarities, of the frozen base and of the adapter"}
+    pictures.draw_score_by_length(directory / _LENGTH, lengths, right(split, adapted, data), "right")
+    drawn[_LENGTH] = "Score by length of the text"
+    if task == "classify" and not data.multi_label:
+        matrix = _confusion(split, adapted, len(data.labels))
+        pictures.draw_confusion(directory / _CONFUSION, matrix, data.labels)
+        drawn[_CONFUSION] = "What is taken for what"
+    return drawn
 
 
-def label_scores(predicted: Sequence[int], labels: Sequence[int]) -> Scores:
-    """Accuracy, and the F1 of each label averaged over the labels."""
-    from sklearn.metrics import f1_score
-
-    accuracy = float(np.mean(np.asarray(predicted) == np.asarray(labels)))
-    return {"accuracy": accuracy, "macro F1": float(f1_score(labels, predicted, average="macro"))}
-
-
-class Probe:
-    """Logistic regression on frozen vectors; its regularisation is the one that does best on dev."""
-
-    def __init__(self, train: Vectors, train_labels: Sequence[int], dev: Vectors, dev_labels: Sequence[int]) -> None:
-        from sklearn.linear_model import LogisticRegression
-
-        fitted = [LogisticRegression(C=c, max_iter=2000).fit(train, train_labels) for c in _REGULARISATION]
-        self._model: Any = max(fitted, key=lambda model: model.score(dev, dev_labels))
-
-    def predict(self, vectors: Vectors) -> list[int]:
-        """The label of each vector."""
-        return [int(label) for label in self._model.predict(vectors)]
+def right(split: Split, measured: Measured, data: TrainingData) -> list[float]:
+    """How far each row is right: 0 or 1, of tags the share."""
+    if isinstance(split, TaggedWords):
+        return [float(np.mean(np.equal(mine, gold))) for mine, gold in zip(measured.rows, split.tags, strict=True)]
+    assert isinstance(split, LabelledTexts)
+    if data.multi_label:
+        same = measured.rows == multi_hot(split, len(data.labels))
+        return [float(row.all()) for row in same]
+    return [float(best == own[0]) for best, own in zip(measured.rows, split.labels, strict=True)]
 
 
-@dataclass(frozen=True)
-class Card:
-    """What a model card is written from.
-
-    recipe: every hyperparameter by name. command: what trains it again, as arguments. scores: by model.
-    split: the split the scores were measured on.
-    """
-
-    name: str
-    description: str
-    base: str
-    task: str
-    data_name: str
-    data_licence: str
-    data: TrainingData
-    recipe: Mapping[str, Any]
-    command: Sequence[str]
-    scores: Mapping[str, Scores]
-    split: str
-    tags: Sequence[str]
-
-    def write(self, directory: Path) -> None:
-        """Write it as `README.md` beside the adapter."""
-        parts = [self._head(), self._data(), self._recipe(), self._scores()]
-        (directory / CARD).write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-
-    def _head(self) -> str:
-        front = {"base_model": self.base, "library_name": "peft", "tags": ["lorat", "lora", *self.tags]}
-        lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in front.items()]
-        head = "\n".join(["---", *lines, "---"])
-        return f"{head}\n\n# {self.name}\n\n{self.description}\n\nA LoRA adapter for {self.base}, {_KINDS[self.task]}."
-
-    def _data(self) -> str:
-        data = self.data
-        dev = f"{DEV_SHARE:.0%} of train, held out by the seed" if data.held_out else "its own dev split"
-        test = f", {len(data.test)} to test" if data.test else ""
-        return (
-            f"## Data\n\n{self.data_name} (licence: {self.data_licence}), {len(data.labels)} labels: "
-            f"{len(data.train)} texts to train, {len(data.dev)} to choose the epoch ({dev}){test}."
-        )
-
-    def _recipe(self) -> str:
-        rows = "\n".join(f"| {name} | {value} |" for name, value in self.recipe.items())
-        table = f"| setting | value |\n|---|---|\n{rows}"
-        return (
-            f"## Recipe\n\n{table}\n\nTo train it again, with the data's directory as DATA and a new directory as OUT:"
-            f"\n\n```\npython -m lorat.train {shlex.join(self.command)}\n```"
-        )
-
-    def _scores(self) -> str:
-        names = list(next(iter(self.scores.values())))
-        lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-        for model, scores in self.scores.items():
-            lines.append(f"| {model} | " + " | ".join(f"{scores[name]:.4f}" for name in names) + " |")
-        return f"## Scores\n\nOn the {self.split} split. {_MEASURES[self.task]}\n\n" + "\n".join(lines)
+def _confusion(split: Split, measured: Measured, labels: int) -> Array:
+    assert isinstance(split, LabelledTexts)
+    matrix = np.zeros((labels, labels), dtype=np.int64)
+    np.add.at(matrix, (np.array([own[0] for own in split.labels]), np.asarray(measured.rows)), 1)
+    return matrix
 
 
-_KINDS = {
-    "classify": "with a classification head",
-    "similar": "which brings the vectors of similar texts together; pooling and length are the base's own",
-}
-_MEASURES = {
-    "classify": "The frozen base is a logistic regression on its normalised embeddings, fitted to the same train rows, "
-    f"its C chosen from {', '.join(f'{c:g}' for c in _REGULARISATION)} on dev.",
-    "similar": "Each text searches all others of the split, by cosine; those of its own label are right. "
-    "Train and test have the same labels. The frozen base's vectors are used as they are.",
-}
+def _draw_similarity(path: Path, split: Split, adapted: Measured, frozen: Measured) -> None:
+    if isinstance(split, TextPairs) and split.scores is not None:
+        pictures.draw_scatter(path, np.array(split.scores), frozen.rows, adapted.rows)
+    else:
+        pictures.draw_similarities(path, _similarities(split, frozen), _similarities(split, adapted))
 
 
-def versions(task: str) -> dict[str, str]:
-    """Versions of the packages that a task's result depends on."""
-    names = ["torch", "transformers", "accelerate", "scikit-learn" if task == "classify" else "sentence-transformers"]
-    return {name: version(name).partition("+")[0] for name in names}
+def _similarities(split: Split, measured: Measured) -> tuple[Array, Array]:
+    """Cosines of texts that belong together, and of others."""
+    if isinstance(split, TextPairs):
+        first, second = measured.rows
+        left, right = _draw_places(len(first), len(second))
+        apart = left != right
+        return np.einsum("ij,ij->i", first, second), np.einsum("ij,ij->i", first[left[apart]], second[right[apart]])
+    assert isinstance(split, LabelledTexts)
+    label = np.array([own[0] for own in split.labels])
+    left, right = _draw_places(len(label), len(label))
+    left, right = left[left != right], right[left != right]
+    cosine = np.einsum("ij,ij->i", measured.rows[left], measured.rows[right])
+    same = label[left] == label[right]
+    places = [(a, b) for own in np.unique(label) for a, b in _neighbours(np.flatnonzero(label == own))]
+    together = np.array([measured.rows[a] @ measured.rows[b] for a, b in places])
+    return np.concatenate([together, cosine[same]]), cosine[~same]
 
 
-def rows_of(data: TrainingData) -> tuple[str, Rows]:
-    """The split that scores are measured on: test, or dev where there is no test."""
-    return ("test", data.test) if data.test else ("dev (there is no test split; dev also chose the epoch)", data.dev)
+def _neighbours(places: Array) -> list[tuple[int, int]]:
+    return [(int(places[at]), int(places[at + 1])) for at in range(len(places) - 1)]
+
+
+def _draw_places(first: int, second: int) -> tuple[Array, Array]:
+    draw = np.random.default_rng(0)
+    return draw.integers(first, size=_PAIRS), draw.integers(second, size=_PAIRS)

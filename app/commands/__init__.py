@@ -1,0 +1,1 @@
+"""The commands of `lorat`, by what they are about."""

@@ -1,0 +1,140 @@
+"""`lorat check | push | list | versions | rollback | delete | gc`."""
+
+import argparse
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from app.client import Client, files_of
+from app.commands.process import SettingsError, prepare_process, read_settings
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the commands to argparse's subparsers."""
+    push = remote(commands.add_parser("push", help="upload an adapter's directory and serve it by name"), _push)
+    push.add_argument("directory", type=Path, help="an adapter's directory, or a .zip, .tar or .tar.gz of it")
+    push.add_argument("--name", required=True, help="the name that requests will use")
+    push.add_argument("--replace", action="store_true", help="make it the newest version of a name that exists")
+    push.add_argument("--dry-run", action="store_true", help="check and report, store nothing")
+    remote(commands.add_parser("list", help="list the adapters of a server"), _list)
+    versions = remote(commands.add_parser("versions", help="list the versions of an adapter, newest first"), _versions)
+    versions.add_argument("name")
+    rollback = remote(commands.add_parser("rollback", help="make an old version the newest again"), _rollback)
+    rollback.add_argument("name")
+    rollback.add_argument("version", type=int)
+    delete = remote(commands.add_parser("delete", help="delete an adapter"), _delete)
+    delete.add_argument("name", help="NAME, or NAME@VERSION for one version")
+    check = commands.add_parser("check", help="say what an upload would say, without a server")
+    check.add_argument("directory", type=Path, help="an adapter's directory, or a .zip, .tar or .tar.gz of it")
+    check.add_argument("--base", help="base model it is to run on (LORAT_BASE; default: the embedded MiniLM)")
+    check.set_defaults(run=_check)
+    collect = commands.add_parser("gc", help="remove contents from a store that no version means any more")
+    collect.add_argument("--store", help="directory or URL (LORAT_STORE)")
+    collect.add_argument(
+        "--keep", type=int, help="end all but so many newest versions of each name (LORAT_KEEP_VERSIONS)"
+    )
+    collect.add_argument("--older-than-hours", type=float, default=24.0, help="spare younger contents (default 24)")
+    collect.set_defaults(run=_gc)
+
+
+def remote(parser: argparse.ArgumentParser, run: Any) -> argparse.ArgumentParser:
+    """A command that talks to a server."""
+    parser.add_argument("--url", default=os.environ.get("LORAT_URL", DEFAULT_URL), help="the server (LORAT_URL)")
+    parser.add_argument("--key", default=os.environ.get("LORAT_KEY"), help="a key that opens writes (LORAT_KEY)")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    _require(options.directory)
+    settings = read_settings(**({"base": options.base} if options.base else {}))
+    prepare_process()
+    from app.changes import inspect
+    from app.main import check_adapter, load_model, upload_limits
+
+    received = files_of(options.directory)
+    model = load_model(settings)
+    with tempfile.TemporaryDirectory(prefix="lorat-") as directory:
+        found = inspect(received, Path(directory) / "files", upload_limits(settings), partial(check_adapter, model))
+    _report(options.directory, "would be accepted", {**found.record, "ignored": found.files.ignored})
+
+
+def _require(directory: Path) -> None:
+    if not directory.exists():
+        raise SettingsError(f"{directory} does not exist: name an adapter's directory")
+
+
+def _push(options: argparse.Namespace) -> None:
+    _require(options.directory)
+    with Client(options.url, options.key) as client:
+        record = client.push(options.directory, options.name, replace=options.replace, dry_run=options.dry_run)
+    if options.dry_run:
+        _report(options.directory, "would be accepted", record)
+    else:
+        report_pushed(options.directory, record)
+
+
+def report_pushed(directory: Path, record: dict[str, Any]) -> None:
+    """Say what an upload is served as."""
+    _report(directory, f"is served as {record['name']}@{record['version']}", record)
+
+
+def _report(directory: Path, done: str, record: dict[str, Any]) -> None:
+    """What was matched, and what was left out."""
+    layers = ", ".join(map(str, record["layers"]))
+    print(f"{directory} {done}: {_summary(record)}")
+    print(f"  layers {layers}; {record['parameters']:,} parameters; base {record['base_match']}")
+    if record["labels"]:
+        print(f"  labels {', '.join(record['labels'])}")
+    if record.get("ignored"):
+        print(f"  left out {', '.join(record['ignored'])}")
+
+
+def _list(options: argparse.Namespace) -> None:
+    with Client(options.url, options.key) as client:
+        for record in client.adapters():
+            print(f"{record['name']}@{record['version']}\t{_summary(record)}")
+
+
+def _summary(record: dict[str, Any]) -> str:
+    labels = f", {len(record['labels'])} labels" if record["labels"] else ""
+    return (
+        f"{record['task']}{labels}, rank {record['rank']} on {', '.join(record['targets'])}, {record['bytes']:,} bytes"
+    )
+
+
+def _versions(options: argparse.Namespace) -> None:
+    with Client(options.url, options.key) as client:
+        for record in client.versions(options.name):
+            print(f"{record['name']}@{record['version']}\t{record['created']}\t{_summary(record)}")
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    with Client(options.url, options.key) as client:
+        record = client.rollback(options.name, options.version)
+    print(f"{options.name}@{options.version} is served as {record['name']}@{record['version']}")
+
+
+def _gc(options: argparse.Namespace) -> None:
+    from app.adapter_log import AdapterLog
+    from app.gc import collect
+    from app.store import Store
+
+    settings = read_settings(**({"store": options.store} if options.store else {}))
+    keep = settings.keep_versions if options.keep is None else options.keep
+    log = AdapterLog(Store.open(settings.store))
+    done = collect(log, older_than_seconds=options.older_than_hours * 3600, keep_versions=keep)
+    print(
+        f"{settings.store}: {done.versions_ended} versions ended, "
+        f"{done.contents_removed} contents removed, {done.bytes_freed:,} bytes freed"
+    )
+
+
+def _delete(options: argparse.Namespace) -> None:
+    with Client(options.url, options.key) as client:
+        client.delete(options.name)
+    print(f"{options.name} is deleted")

@@ -1,0 +1,38 @@
+"""What the commands share: settings from the command line, and what a process sets before torch is imported."""
+
+import os
+import sys
+from typing import Any
+
+from pydantic import ValidationError
+
+from app.settings import Settings
+from lorat.errors import LoratError
+from lorat.memory import keep_freed_memory
+
+_SWITCH_SECONDS = 0.0005
+
+
+class SettingsError(LoratError):
+    """A setting that cannot be honoured."""
+
+
+def read_settings(**given: Any) -> Settings:
+    """Settings from `given`, then the environment. Raises SettingsError naming each wrong one."""
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        wrong = [f"LORAT_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
+        raise SettingsError("; ".join(wrong)) from error
+
+
+def prepare_process() -> None:
+    """What must be set before torch and tokenizers are imported.
+
+    OpenMP's threads spin at every barrier; beside an event loop and a tokeniser that starves all of them. The
+    engine's threads take Python's lock for moments only: they should not wait 5 ms for it each time.
+    """
+    keep_freed_memory()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

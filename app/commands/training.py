@@ -1,0 +1,54 @@
+"""`lorat train | eval`."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from app.client import Client
+from app.commands.adapters import remote, report_pushed
+from app.commands.process import SettingsError, prepare_process
+from lorat.training.command import add_arguments, read_columns, read_plan, show
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the commands to argparse's subparsers."""
+    train = commands.add_parser("train", help="fine-tune an adapter on a labelled file")
+    add_arguments(train)
+    train.add_argument("--push", dest="url", metavar="URL", help="serve the result at this server")
+    train.add_argument("--key", help="a key that opens writes there (LORAT_KEY)")
+    train.set_defaults(run=_train)
+    evaluate = remote(
+        commands.add_parser("eval", help="scores of an adapter on a labelled file, beside the frozen base's"), _eval
+    )
+    evaluate.add_argument("--data", type=Path, required=True, help="a file, or a directory of splits")
+    evaluate.add_argument("--adapter", type=Path, help="an adapter's directory")
+    evaluate.add_argument("--name", help="an adapter of the server, in place of --adapter")
+    evaluate.add_argument("--base", help="directory or hub id; default: the embedded all-MiniLM-L6-v2")
+    evaluate.add_argument("--column", action="append", default=[], metavar="NAME=FIELD", help="read FIELD as NAME")
+
+
+def _train(options: argparse.Namespace) -> None:
+    plan = read_plan(options)
+    if options.url and not options.name:
+        raise SettingsError("--push needs --name: the name that requests will use")
+    prepare_process()
+    from lorat.train import train
+
+    show(train(plan))
+    if options.url:
+        with Client(options.url, options.key) as client:
+            report_pushed(plan.out, client.push(plan.out, options.name, replace=True))
+
+
+def _eval(options: argparse.Namespace) -> None:
+    if bool(options.adapter) == bool(options.name):
+        raise SettingsError("give --adapter DIRECTORY, or --name NAME of an adapter that is served at --url")
+    columns = dict(read_columns(options.column))
+    prepare_process()
+    from app.evaluating import evaluate_directory, evaluate_served
+
+    if options.adapter:
+        show(evaluate_directory(options.data, options.adapter, options.base, columns))
+        return
+    with Client(options.url, options.key) as client:
+        show(evaluate_served(options.data, options.name, client, options.base, columns))

@@ -1,0 +1,83 @@
+"""`lorat eval`: an adapter's directory, or an adapter of a running service, measured on a labelled file."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.client import Client
+from lorat import MultiLoRAT, load_base
+from lorat.errors import ConfigError
+from lorat.evaluate import Subject, evaluate
+from lorat.training.answers import Frozen, Served
+from lorat.training.scores import Scores
+
+_BATCH = 64  # texts in a request
+Array = np.ndarray[Any, Any]
+Columns = Mapping[str, str]
+
+
+def evaluate_directory(data: Path, directory: Path, base: str | None, columns: Columns) -> dict[str, Scores]:
+    """Scores of an adapter's directory and of the frozen base. Raises an AdapterError for files that are refused."""
+    model = MultiLoRAT(load_base(base, dtype="float32"), slots=1)
+    slot = model.load(directory)
+    head = slot.adapter.head
+    labels, multi_label = (head.labels, head.multi_label) if head else ((), False)
+    subject = Subject(directory.resolve().name, Served(model, slot), slot.adapter.task, labels, multi_label)
+    return evaluate(data, subject, partial(Frozen, model), columns)
+
+
+def evaluate_served(data: Path, name: str, client: Client, base: str | None, columns: Columns) -> dict[str, Scores]:
+    """Scores of an adapter as a service answers, and of the frozen base, which is loaded here.
+
+    Raises ServerError for what the service refuses, ConfigError where its base is another one.
+    """
+    record = client.adapter(name)
+    model = MultiLoRAT(load_base(base, dtype="float32"), slots=1)
+    if client.info()["model_sha"] != model.base.shape.base_id:
+        raise ConfigError(f"the server has another base than {base or 'the embedded one'}: name its base with --base")
+    labels = record["labels"] or ()
+    multi_label = len(labels) > 1 and record["head"]["kind"] == "sigmoid"
+    subject = Subject(name, Remote(client, name, labels), record["task"], labels, multi_label)
+    return evaluate(data, subject, partial(Frozen, model), columns)
+
+
+class Remote:
+    """An adapter behind a service."""
+
+    def __init__(self, client: Client, name: str, labels: Sequence[str]) -> None:
+        self._client, self._name = client, name
+        self._places = {label: place for place, label in enumerate(labels)}
+
+    def classify(self, texts: Sequence[str]) -> Array:
+        """As `Answers.classify`."""
+        scores = np.zeros((len(texts), len(self._places)))
+        for row, predictions in enumerate(self._ask("/classify", [[text] for text in texts])):
+            for one in predictions:
+                scores[row, self._places[one["label"]]] = one["score"]
+        return scores
+
+    def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
+        """As `Answers.tag`."""
+        found = self._ask("/token_classify", [" ".join(words) for words in sentences], aggregate=False)
+        return [self._tags(words, tokens) for words, tokens in zip(sentences, found, strict=True)]
+
+    def _tags(self, words: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[int]:
+        outside, start, tags = self._places.get("O", 0), 0, []
+        for word in words:
+            inside = [token for token in tokens if start <= token["start"] < start + len(word)]
+            tags.append(self._places[inside[0]["entity"]] if inside else outside)
+            start += len(word) + 1
+        return tags
+
+    def embed(self, texts: Sequence[str]) -> Array:
+        """As `Answers.embed`."""
+        return np.array(self._ask("/embed", list(texts), normalize=True), dtype=np.float32)
+
+    def _ask(self, path: str, inputs: Sequence[Any], **options: Any) -> list[Any]:
+        answers: list[Any] = []
+        for start in range(0, len(inputs), _BATCH):
+            answers += self._client.infer(path, self._name, inputs[start : start + _BATCH], **options)
+        return answers

@@ -1,0 +1,126 @@
+"""What every training shares: the trainer's arguments, going on after a kill, the best epoch, what is shown."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from lorat.errors import ConfigError
+from lorat.model import LoRAT
+from lorat.training.plan import Hyperparameters
+from lorat.training.work import Work
+
+METRIC = "score"
+"""What those who measure on dev name the score that chooses the epoch."""
+SCORE = f"eval_{METRIC}"
+"""Its name in the trainer's log."""
+_LOSSES_AN_EPOCH = 10
+EVAL_BATCH = 64
+"""Texts in one forward pass where nothing is trained."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What a run came to: (epoch, loss) and (epoch, dev score) pairs, and the epoch that was kept."""
+
+    losses: tuple[tuple[float, float], ...]
+    scores: tuple[tuple[float, float], ...]
+    kept: float
+
+    @classmethod
+    def of(cls, log: Sequence[Mapping[str, Any]]) -> "History":
+        """From the trainer's log."""
+        scores = tuple((row["epoch"], row[SCORE]) for row in log if SCORE in row)
+        losses = tuple((row["epoch"], row["loss"]) for row in log if "loss" in row)
+        return cls(losses, scores, max(scores, key=lambda pair: pair[1])[0])
+
+
+def arguments(how: Hyperparameters, rows: int, work: Work, seed: int) -> dict[str, Any]:
+    """What every trainer is told."""
+    steps = math.ceil(rows / how.batch_size)
+    return {
+        "output_dir": str(work.checkpoints),
+        "num_train_epochs": how.epochs_for(rows),
+        "per_device_train_batch_size": how.batch_size,
+        "per_device_eval_batch_size": EVAL_BATCH,
+        "learning_rate": how.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": how.warmup,
+        "weight_decay": how.weight_decay,
+        "seed": seed,
+        "data_seed": seed,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,  # and the best one
+        "load_best_model_at_end": True,
+        "metric_for_best_model": SCORE,
+        "greater_is_better": True,
+        "logging_steps": max(1, steps // _LOSSES_AN_EPOCH),
+        "report_to": "none",
+        "bf16": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def optimizer(model: LoRAT, how: Hyperparameters) -> torch.optim.Optimizer:
+    """AdamW over what trains, B faster than A where the run says so."""
+    groups = model.parameter_groups(how.learning_rate, how.b_ratio, weight_decay=how.weight_decay)
+    return torch.optim.AdamW(groups, lr=how.learning_rate)
+
+
+def run(trainer: Any, how: Hyperparameters, work: Work) -> History:
+    """Train to the end, from the last checkpoint if there is one, and put the best epoch back.
+
+    Raises ConfigError where the loss or the weights are not finite.
+    """
+    from transformers import EarlyStoppingCallback
+    from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+    for shown in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(shown)
+    trainer.add_callback(_progress()())
+    trainer.add_callback(EarlyStoppingCallback(how.patience))
+    last = work.last()
+    if last:
+        print(f"going on after step {last.name.partition('-')[2]}", flush=True)
+    with quiet():
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if not all(parameter.isfinite().all() for parameter in trainer.model.parameters() if parameter.requires_grad):
+        raise ConfigError("training diverged: lower the learning rate")
+    history = History.of(trainer.state.log_history)
+    print(f"epoch {history.kept:g} is kept", flush=True)
+    return history
+
+
+def _progress() -> Any:
+    """The trainer's progress bar, with one line an epoch in place of its logs."""
+    from transformers.trainer_callback import ProgressCallback
+
+    class Progress(ProgressCallback):  # type: ignore[misc]
+        def on_prediction_step(self, *_: Any, **__: Any) -> None:
+            """No second bar."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm")):
+                raise ConfigError(f"training diverged in epoch {state.epoch:.1f}: lower the learning rate")
+            if SCORE in logs:
+                loss = next((f"loss {row['loss']:.4f}, " for row in reversed(state.log_history) if "loss" in row), "")
+                self.training_bar.write(f"epoch {state.epoch:g}: {loss}dev {logs[SCORE]:.4f}")
+
+    return Progress
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' reports on what is as it should be (a head that is new)."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)

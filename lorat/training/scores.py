@@ -1,0 +1,100 @@
+"""Scores of predictions. Each gives its measures by name, in the order they are shown; the first is the main one."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lorat.errors import ConfigError
+
+_BLOCK = 512
+Scores = dict[str, float]
+Array = np.ndarray[Any, Any]
+
+
+def label_scores(predicted: Sequence[int] | Array, truth: Sequence[int] | Array) -> Scores:
+    """Accuracy, and the F1 of each label averaged over the labels."""
+    from sklearn.metrics import f1_score
+
+    accuracy = float(np.mean(np.asarray(predicted) == np.asarray(truth)))
+    return {"accuracy": accuracy, "macro F1": float(f1_score(truth, predicted, average="macro", zero_division=0.0))}
+
+
+def multi_label_scores(predicted: Array, truth: Array) -> Scores:
+    """(rows, labels) of booleans each: F1 over all decisions and averaged over labels, and rows that are all right."""
+    from sklearn.metrics import f1_score
+
+    micro, macro = (float(f1_score(truth, predicted, average=kind, zero_division=0.0)) for kind in ("micro", "macro"))
+    return {"micro F1": micro, "macro F1": macro, "exact": float((predicted == truth).all(1).mean())}
+
+
+def entity_scores(predicted: Iterable[Sequence[int]], truth: Iterable[Sequence[int]], labels: Sequence[str]) -> Scores:
+    """F1, precision and recall of whole entities, as CoNLL-2003 counts them, and the accuracy of tags.
+
+    An entity counts where its first word, its last word and its type are right.
+    """
+    found = wanted = right = same = words = 0
+    for mine, gold in zip(predicted, truth, strict=True):
+        ours, theirs = (entities_of([labels[tag] for tag in tags]) for tags in (mine, gold))
+        found, wanted, right = found + len(ours), wanted + len(theirs), right + len(ours & theirs)
+        same, words = same + sum(a == b for a, b in zip(mine, gold, strict=True)), words + len(gold)
+    precision, recall = right / max(found, 1), right / max(wanted, 1)
+    f1 = 2 * precision * recall / (precision + recall) if right else 0.0
+    return {"F1": f1, "precision": precision, "recall": recall, "accuracy": same / max(words, 1)}
+
+
+def entities_of(tags: Sequence[str]) -> set[tuple[int, int, str]]:
+    """(first word, end, type) of the entities that BIO tags mark; an `I-` that continues nothing begins one.
+
+    A tag that is neither `O` nor `B-` nor `I-` is an entity of one word or more of that name.
+    """
+    found, start, kind = set(), 0, ""
+    for place, tag in enumerate([*tags, "O"]):
+        begins, name = tag.startswith("B-"), tag[2:] if tag[:2] in ("B-", "I-") else tag if tag != "O" else ""
+        if kind and (begins or name != kind):
+            found.add((start, place, kind))
+        if name and (begins or name != kind):
+            start = place
+        kind = name
+    return found
+
+
+def retrieval_scores(vectors: Array, labels: Sequence[int]) -> Scores:
+    """Leave-one-out retrieval: each text searches all others; those of its own label are right.
+
+    vectors: (texts, dimensions), normalised. Texts whose label has no other text are not counted.
+    Raises ConfigError where no label has two texts.
+    """
+    truth = np.asarray(labels)
+    first, average = [], []
+    for start in range(0, len(vectors), _BLOCK):
+        similarity = vectors[start : start + _BLOCK] @ vectors.T
+        rows = np.arange(start, start + len(similarity))
+        similarity[np.arange(len(rows)), rows] = -np.inf
+        ranked = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
+        right = truth[ranked] == truth[rows, None]
+        right = right[right.any(axis=1)]
+        precision = right.cumsum(axis=1) / np.arange(1, len(vectors))
+        first += right[:, 0].tolist()
+        average += ((precision * right).sum(axis=1) / right.sum(axis=1)).tolist()
+    if not first:
+        raise ConfigError("no two texts of the dev or test split share a label: give more, or a dev.jsonl of its own")
+    return {"MAP": float(np.mean(average)), "accuracy@1": float(np.mean(first))}
+
+
+def pair_scores(first: Array, second: Array, gold: Sequence[float]) -> Scores:
+    """Spearman's and Pearson's correlation of cosine and score. first, second: (pairs, dimensions), normalised."""
+    from scipy.stats import pearsonr, spearmanr
+
+    cosine = np.einsum("ij,ij->i", first, second)
+    return {"Spearman": float(spearmanr(cosine, gold)[0]), "Pearson": float(pearsonr(cosine, gold)[0])}
+
+
+def match_scores(first: Array, second: Array) -> Scores:
+    """Each first text searches all second ones; its partner is right: mean reciprocal rank, and found at once."""
+    ranks = []
+    for start in range(0, len(first), _BLOCK):
+        similarity = first[start : start + _BLOCK] @ second.T
+        own = similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))]
+        ranks += (1 + (similarity > own[:, None]).sum(axis=1)).tolist()
+    return {"MRR": float(np.mean(1 / np.array(ranks))), "accuracy@1": float(np.mean(np.array(ranks) == 1))}

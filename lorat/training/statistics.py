@@ -1,0 +1,165 @@
+"""The numbers that the pictures of a training report show: shares, intervals, ranks. Pure numpy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+_Z = 1.959963984540054
+"""Standard deviations on either side of the mean that hold 95% of a normal distribution."""
+_ROWS_A_BUCKET = 20
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """`count` rows of the `of` whose truth is one label (its index) were taken for another."""
+
+    truth: int
+    taken_for: int
+    count: int
+    of: int
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean of `rows` scores and its 95% interval. All are nan for no rows, the ends where rows are too few."""
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The rows of `shortest` to `longest` tokens, both included, and their mean score."""
+
+    shortest: int
+    longest: int
+    score: Mean
+
+    @property
+    def name(self) -> str:
+        """The span of lengths, for people."""
+        return f"{self.shortest}" if self.shortest == self.longest else f"{self.shortest}-{self.longest}"
+
+
+def row_shares(matrix: Array) -> Floats:
+    """Each count as a share of its row. matrix: (labels, labels); a row without counts stays zero."""
+    counts = np.asarray(matrix, dtype=np.float64)
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), dtype=np.float64)
+
+
+def mistakes(matrix: Array) -> list[Mistake]:
+    """Every pair of labels that was confused: most rows first, then the greater share, then the labels' order.
+
+    matrix: (labels, labels) counts; its rows are the truth.
+    """
+    of = np.asarray(matrix).sum(axis=1)
+    found = [
+        Mistake(int(truth), int(taken_for), int(matrix[truth, taken_for]), int(of[truth]))
+        for truth, taken_for in np.argwhere(matrix)
+        if truth != taken_for
+    ]
+    return sorted(found, key=lambda mistake: (-mistake.count, mistake.of))
+
+
+def most_confused(matrix: Array, names: Sequence[str], most: int = 10) -> str:
+    """The first `most` of the mistakes, a line each, below a line that says how many kinds there are.
+
+    matrix: (labels, labels) counts; names: (labels,).
+    """
+    found = mistakes(matrix)
+    if not found:
+        return "no mistakes"
+    lines = [f"{m.count} of {m.of}: {names[m.truth]} taken for {names[m.taken_for]}" for m in found[:most]]
+    return "\n".join([f"most confused ({len(lines)} of {len(found)} kinds of mistakes):", *lines])
+
+
+def short(name: str, longest: int = 40) -> str:
+    """A name on one line, its middle left out where it has more than `longest` characters."""
+    line, half = " ".join(name.split()), longest // 2
+    return line if len(line) <= longest else f"{line[:half]}…{line[-half:]}"
+
+
+def wilson(right: float, rows: int) -> tuple[float, float]:
+    """The 95% Wilson interval of a share, of which `right` of `rows` were seen."""
+    if not rows:
+        return float("nan"), float("nan")
+    share, spread = right / rows, _Z**2 / rows
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z / (1 + spread) * float(np.sqrt(share * (1 - share) / rows + spread / rows / 4))
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def mean_of(scores: Array, *, shares: bool) -> Mean:
+    """The mean of scores (rows,): Wilson's interval where they are `shares` (each 0 or 1), else the normal one."""
+    rows = len(scores)
+    if not rows:
+        return Mean(float("nan"), float("nan"), float("nan"), 0)
+    value = float(np.mean(scores))
+    if shares:
+        return Mean(value, *wilson(float(np.sum(scores)), rows), rows)
+    half = _Z * float(np.std(scores, ddof=1)) / rows**0.5 if rows > 1 else float("nan")
+    return Mean(value, value - half, value + half, rows)
+
+
+def length_buckets(lengths: Sequence[int], scores: Sequence[float], most: int = 8) -> list[Bucket]:
+    """Rows in at most `most` buckets of about as many rows each, shortest texts first.
+
+    lengths, scores: one a row. Rows of one length are never parted, and a bucket is meant to have 20 rows or more.
+    The intervals are Wilson's where every score of every bucket is 0 or 1.
+    """
+    tokens, values = np.asarray(lengths, dtype=np.int64), np.asarray(scores, dtype=np.float64)
+    if not len(tokens):
+        return []
+    wanted = int(np.clip(len(tokens) // _ROWS_A_BUCKET, 1, most))
+    ends = np.quantile(tokens, np.arange(1, wanted + 1) / wanted, method="inverted_cdf")
+    places = np.searchsorted(np.unique(ends), tokens)
+    shares = bool(np.isin(values, (0.0, 1.0)).all())
+    inside = [places == place for place in range(int(places.max()) + 1)]
+    return [
+        Bucket(int(tokens[rows].min()), int(tokens[rows].max()), mean_of(values[rows], shares=shares))
+        for rows in inside
+        if rows.any()
+    ]
+
+
+def ranks(values: Array) -> Floats:
+    """The rank of each value (values,), from 1; equal values share the mean of their ranks."""
+    _, places, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[places], dtype=np.float64)
+
+
+def spearman(first: Array, second: Array) -> float:
+    """Spearman's correlation of two measures (rows,); nan where one of them is constant or has no two rows."""
+    one, two = (ranks(values) - (len(values) + 1) / 2 for values in (first, second))
+    scale = float(np.sqrt((one @ one) * (two @ two)))
+    return float(one @ two) / scale if scale else float("nan")
+
+
+def auc(similar: Array, other: Array) -> float:
+    """How often one of `similar` (pairs,) is above one of `other` (pairs,), ties counting half; nan if one is empty."""
+    if not len(similar) or not len(other):
+        return float("nan")
+    above = ranks(np.concatenate([similar, other]))[: len(similar)].sum() - len(similar) * (len(similar) + 1) / 2
+    return float(above) / (len(similar) * len(other))
+
+
+def span(values: Array) -> tuple[float, float]:
+    """The least and the greatest of some cosines (values,); -1 and 1 where they are one value or none."""
+    if not len(values) or not values.min() < values.max():
+        return -1.0, 1.0
+    return float(values.min()), float(values.max())
+
+
+def running_mean(values: Array, window: int) -> Floats:
+    """The mean of each value (values,) and those around it, `window` at most; fewer at the ends."""
+    before, after = (window - 1) // 2, window // 2 + 1
+    means = [np.mean(values[max(place - before, 0) : place + after]) for place in range(len(values))]
+    return np.asarray(means, dtype=np.float64)

@@ -1,0 +1,114 @@
+"""Work: the directory of a run under way, beside the one it will become.
+
+OUT.training/
+  run.json       what is trained, on what: a run goes on only where it stopped
+  checkpoints/   the trainer's own, one an epoch: adapter, optimiser, random states
+  adapter/       the result while it is written; renamed to OUT when it is whole
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from lorat.errors import ConfigError
+from lorat.training.data import TrainingData
+from lorat.training.plan import Plan
+
+_STATE = "trainer_state.json"  # the file that a checkpoint is finished with
+_NOT_THE_RUN = ("out", "name", "description", "data_name", "data_licence", "data", "base")
+
+
+class Work:
+    """One run's directory. Whatever happens before `publish`, there is nothing at OUT."""
+
+    def __init__(self, plan: Plan, task: str, data: TrainingData, base_id: str) -> None:
+        """Begin, or go on where the same run stopped. Raises ConfigError where another run was begun."""
+        self._out = plan.out
+        self.directory = plan.out.with_name(f"{plan.out.name}.training")
+        self._begin(_identity(plan, task, data, base_id))
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the trainer keeps its checkpoints."""
+        return self.directory / "checkpoints"
+
+    def last(self) -> Path | None:
+        """The last whole checkpoint. One that a kill left unfinished is removed."""
+        found = sorted(self.checkpoints.glob("checkpoint-*"), key=lambda path: int(path.name.partition("-")[2]))
+        while found and not _is_whole(found[-1]):
+            shutil.rmtree(found.pop())
+        return found[-1] if found else None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What is written in here may find the disk full, which is then a ConfigError."""
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not _is_full(error):
+                raise
+            raise ConfigError(
+                f"{self.directory} could not be written: {error}: free some space, then run the same again to go on"
+            ) from error
+
+    @contextmanager
+    def publish(self) -> Iterator[Path]:
+        """An empty directory to write the result to; it becomes OUT, and what led to it is removed."""
+        result = self.directory / "adapter"
+        shutil.rmtree(result, ignore_errors=True)
+        result.mkdir()
+        yield result
+        if self._out.exists():
+            self._out.rmdir()  # an empty one
+        os.rename(result, self._out)
+        shutil.rmtree(self.directory)
+
+    def _begin(self, identity: dict[str, Any]) -> None:
+        record, started = self.directory / "run.json", self.directory / "run.json.new"
+        if record.exists():
+            begun = json.loads(record.read_text("utf-8"))
+            changed = sorted(name for name in identity if begun.get(name) != identity[name])
+            if changed:
+                raise ConfigError(
+                    f"{self.directory} holds a run that was begun with another {changed[0]}: "
+                    "give what it was begun with to go on, or remove it"
+                )
+            return
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        started.write_text(json.dumps(identity, indent=1) + "\n", "utf-8")
+        started.replace(record)
+
+
+def _identity(plan: Plan, task: str, data: TrainingData, base_id: str) -> dict[str, Any]:
+    """Whatever decides the weights that come out."""
+    settings = {name: value for name, value in asdict(plan).items() if name not in _NOT_THE_RUN}
+    rows = hashlib.sha256(repr((data.labels, data.train, data.dev)).encode("utf-8", "surrogatepass")).hexdigest()
+    identity = settings | asdict(plan.hyperparameters(task)) | {"task": task, "data": rows, "base": base_id}
+    del identity["given"]
+    plain: dict[str, Any] = json.loads(json.dumps(identity))
+    return plain
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a write failed for want of space. torch's own writer says no more than that it failed."""
+    number = re.search(r"os error (\d+)", str(error))
+    code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
+    return code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "PytorchStreamWriter failed" in str(error)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / _STATE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

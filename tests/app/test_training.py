@@ -1,0 +1,120 @@
+"""From a labelled file to a served adapter, by the command line against a real server."""
+
+import json
+
+import numpy as np
+import pytest
+
+from app.cli import main
+from app.client import Client
+from app.evaluating import Remote
+from lorat import MultiLoRAT
+from lorat.training.answers import Served
+from lorat.training.data import read_training_data
+from lorat.training.measure import measure
+from tests.app.conftest import running
+from tests.lorat.training.conftest import base, directory_of, positive, rows, scored, several, tagged
+
+__all__ = ["base"]
+KINDS = {
+    "label": (rows, "classify", "accuracy"),
+    "labels": (several, "classify", "micro F1"),
+    "tags": (tagged, "tokens", "F1"),
+    "scored": (scored, "pairs", "Spearman"),
+    "positive": (positive, "pairs", "MRR"),
+}
+QUICK = ["--rank", "4", "--tune", "qv", "--epochs", "2", "--batch-size", "8", "--learning-rate", "0.01"]
+
+
+@pytest.fixture(scope="module")
+def server(base, tmp_path_factory):
+    from app.settings import Settings
+
+    settings = Settings(base=str(base), store=str(tmp_path_factory.mktemp("store")), demo=False, slots=4)
+    with running(settings) as client:
+        yield str(client.base_url)
+
+
+def line_of(shown, model):
+    return next(line.partition(": ")[2] for line in shown.splitlines() if line.startswith(f"{model}: "))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_adapter_that_is_trained_and_pushed_gives_the_scores_that_training_reported(
+    kind, base, server, tmp_path, capsys
+):
+    make, task, main_score = KINDS[kind]
+    data, out = directory_of(tmp_path / "data", make), tmp_path / "adapter"
+    train = ["train", "--data", str(data), "--base", str(base), "--out", str(out), *QUICK]
+    assert main([*train, "--push", server, "--name", kind]) == 0
+    shown = capsys.readouterr().out
+    assert f"is served as {kind}@1" in shown
+    reported = line_of(shown, kind)
+    assert reported.startswith(f"{main_score} ")
+    for who in (["--adapter", str(out)], ["--name", kind, "--url", server]):
+        assert main(["eval", "--data", str(data), "--base", str(base), *who]) == 0
+        again = capsys.readouterr().out
+        assert line_of(again, who[1] if who[0] == "--name" else "adapter") == reported
+        assert line_of(again, "frozen base") == line_of(shown, "frozen base")
+    rows_are_the_same(task, out, base, server, kind, data)
+
+
+def rows_are_the_same(task, out, base, server, name, data):
+    """Row for row: what the service answers, and what the adapter answers here."""
+    model = MultiLoRAT.from_pretrained(base, device="cpu", slots=1)
+    slot = model.load(out)
+    split = read_training_data(data, seed=1).test
+    labels, multi_label = (
+        (slot.adapter.head.labels, slot.adapter.head.multi_label) if slot.adapter.head else ((), False)
+    )
+    with Client(server) as client:
+        answers = [Served(model, slot), Remote(client, name, labels)]
+        here, there = (measure(task, who, split, labels, multi_label).rows for who in answers)
+        if task == "classify":
+            scores = [who.classify(split.texts) for who in answers]
+            np.testing.assert_allclose(*scores, atol=1e-5)
+    if task == "pairs":
+        np.testing.assert_allclose(np.array(here), np.array(there), atol=1e-5)
+    else:
+        assert np.array_equal(np.array(here), np.array(there))
+
+
+def test_push_needs_a_name_before_it_trains(base, tmp_path, capsys):
+    data = directory_of(tmp_path / "data", rows)
+    assert main(["train", "--data", str(data), "--out", str(tmp_path / "out"), "--push", "http://127.0.0.1:1"]) == 1
+    assert "--push needs --name" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_push_that_fails_keeps_the_adapter_and_says_so(base, tmp_path, capsys):
+    data, out = directory_of(tmp_path / "data", rows), tmp_path / "out"
+    train = ["train", "--data", str(data), "--base", str(base), "--out", str(out), *QUICK, "--epochs", "1"]
+    assert main([*train, "--name", "x", "--push", "http://127.0.0.1:1"]) == 1
+    assert "Is the server running?" in capsys.readouterr().err
+    assert (out / "adapter_model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ([{"text": "a", "label": "number"}], "line 1: the label 'number' is not in the adapter's labels"),
+        ([{"tokens": ["a"], "tags": ["O"]}], "rows of tokens, tags"),
+        (["{"], "line 1"),
+    ],
+)
+def test_data_that_does_not_fit_the_adapter_is_refused(lines, says, base, tmp_path, capsys):
+    data, out = directory_of(tmp_path / "data", rows), tmp_path / "out"
+    train = ["train", "--data", str(data), "--base", str(base), "--out", str(out), *QUICK, "--epochs", "1"]
+    assert main(train) == 0
+    file = tmp_path / "other.jsonl"
+    file.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines), "utf-8")
+    assert main(["eval", "--data", str(file), "--base", str(base), "--adapter", str(out)]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_eval_refuses_what_it_cannot_measure(base, server, tmp_path, capsys):
+    data = directory_of(tmp_path / "data", rows)
+    assert main(["eval", "--data", str(data)]) == 1
+    assert "give --adapter DIRECTORY, or --name NAME" in capsys.readouterr().err
+    assert main(["eval", "--data", str(data), "--name", "nobody", "--url", server, "--base", str(base)]) == 1
+    assert "404" in capsys.readouterr().err
