@@ -17,6 +17,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LoratError as error:
         print(f"lorat: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("lorat: stopped", file=sys.stderr)
+        return 130
     return 0
 
 

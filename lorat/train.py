@@ -76,7 +76,20 @@ def train(plan: Plan) -> dict[str, Scores]:
     transformers.set_seed(plan.seed)
     with work.writing():
         model, history = _fit(plan, task, data, base, work)
-    with work.writing(), work.publish() as directory:
+        return _publish(plan, task, data, base, work, model, history)
+
+
+def _fit(plan: Plan, task: str, data: TrainingData, base: Base, work: Work) -> tuple[LoRAT, History]:
+    how, directory = plan.hyperparameters(task), locate_base(plan.base)
+    if task == "pairs":
+        return train_embedding(how, data, directory, work, plan.seed)
+    return train_head(how, data, directory, base, work, plan.seed)
+
+
+def _publish(
+    plan: Plan, task: str, data: TrainingData, base: Base, work: Work, model: LoRAT, history: History
+) -> dict[str, Scores]:
+    with work.publish() as directory:
         model.save(
             directory,
             description=plan.description or f"Trained on {data_name(plan, data)}.",
@@ -86,13 +99,6 @@ def train(plan: Plan) -> dict[str, Scores]:
         server = MultiLoRAT(base, slots=1)
         write_probes(directory, server, texts_of(data.dev)[:PROBES])
         return _report(directory, plan, task, data, server, history)
-
-
-def _fit(plan: Plan, task: str, data: TrainingData, base: Base, work: Work) -> tuple[LoRAT, History]:
-    how, directory = plan.hyperparameters(task), locate_base(plan.base)
-    if task == "pairs":
-        return train_embedding(how, data, directory, work, plan.seed)
-    return train_head(how, data, directory, base, work, plan.seed)
 
 
 def _report(

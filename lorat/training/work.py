@@ -51,14 +51,16 @@ class Work:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What is written in here may find the disk full, which is then a ConfigError."""
+        """What fails in here leaves nothing, unless there is a checkpoint. A full disk is a ConfigError."""
         try:
             yield
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if not _is_full(error):
+        except Exception as error:
+            if self.last() is None:
+                shutil.rmtree(self.directory, ignore_errors=True)
+            if not isinstance(error, OSError | RuntimeError | SafetensorError) or not _is_full(error):
                 raise
             raise ConfigError(
-                f"{self.directory} could not be written: {error}: free some space, then run the same again to go on"
+                f"{self.directory} could not be written: {error}: free some space, then run the same again"
             ) from error
 
     @contextmanager
