@@ -35,6 +35,7 @@ from app.upload import UploadLimits
 from app.usage import Usage
 from lorat import Adapter, MultiLoRAT, __version__, load_base, read_adapter
 from lorat.errors import LoratError
+from lorat.layout import computes
 from lorat.probes import verify_probes
 
 logger = logging.getLogger("lorat")
@@ -91,6 +92,8 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
 def load_model(settings: Settings) -> MultiLoRAT:
     """The base with room for adapters. Raises BaseError, ConfigError."""
     base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
+    if base.model.device.type == "cpu" and not computes(base.model.dtype):
+        logger.warning("this processor has no %s, float32 is many times faster: set LORAT_DTYPE", settings.dtype)
     return MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
 
 

@@ -23,14 +23,18 @@ def lay_out(weight: Tensor) -> Tensor:
 
 
 def _can_lay_out(weight: Tensor) -> bool:
-    if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
-        return False
+    known = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    return known and weight.device.type == "cpu" and computes(weight.dtype)
+
+
+def computes(dtype: torch.dtype) -> bool:
+    """Whether the matrix library computes a type on this processor. Where it does not, it is many times slower."""
     supported: dict[torch.dtype, Callable[[], bool]] = {
         torch.float32: torch.backends.mkldnn.is_available,
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
         torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported,
     }
-    return bool(supported[weight.dtype]())
+    return bool(supported[dtype]())
 
 
 def plain(weight: Tensor) -> Tensor:

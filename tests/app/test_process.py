@@ -11,9 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from app.cli import main
 from app.demo import DIRECTORY
+from app.main import load_model
+from app.settings import Settings
+from lorat.layout import computes
 from tests.app.conftest import process, upload, wait_ready
 from tests.oracle import make_peft
 
@@ -234,3 +238,8 @@ def test_a_slow_client_does_not_hold_up_others(tiny_path, tmp_path):
         for connection in slow:
             connection.close()
         assert client.get("/health").status_code == 200
+
+
+def test_a_type_that_the_processor_lacks_is_said_at_the_start(tiny_path, caplog):
+    load_model(Settings(base=str(tiny_path), dtype="bfloat16", device="cpu"))
+    assert ("float32 is many times faster" in caplog.text) == (not computes(torch.bfloat16))

@@ -1,10 +1,12 @@
 """Weights in the matrix library's layout, against F.linear in float32."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from lorat.layout import lay_out, linear, plain
+from lorat.layout import computes, lay_out, linear, plain
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 4e-3), ("float16", 1e-3)])
@@ -23,3 +25,12 @@ def test_a_laid_out_weight_keeps_its_values_and_multiplies(dtype, tolerance, row
     assert got.dtype == kind
     roundings = 2 if residual and not laid_out.is_mkldnn else 1  # where nothing is laid out, the sum is rounded again
     assert (got.float() - expected).abs().max() <= roundings * tolerance * expected.abs().max()
+
+
+def test_a_type_is_computed_where_the_processor_has_it():
+    flags = Path("/proc/cpuinfo").read_text()
+    assert computes(torch.float32)
+    if "avx512_bf16" in flags or "amx_bf16" in flags:
+        assert computes(torch.bfloat16)
+    if "avx512" not in flags:
+        assert not computes(torch.bfloat16)
