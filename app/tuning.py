@@ -13,7 +13,7 @@ from lorat import MultiLoRAT, Row, Tokens
 _LEAST, _MOST = 256, 16384  # tokens
 _LENGTH = 32  # of a sequence: short texts are the rule
 _ENOUGH = 0.95  # of the best pace; more tokens only make everyone wait longer
-_LONGEST_SECONDS = 0.5  # of a pass
+_LONGEST_SECONDS = 0.3  # of a pass: on slow cores the start must not wait for more
 _PASSES = 3
 
 
@@ -27,7 +27,7 @@ class Pace(NamedTuple):
 def measure_pace(model: MultiLoRAT, workers: int) -> Iterator[Pace]:
     """The pace of larger and larger batches of the base alone, on one worker's share of the cores.
 
-    It ends where a batch gains nothing over the one of half its size, or takes half a second.
+    It ends where a batch gains nothing over the one of half its size, or one of twice its size would take too long.
     """
     with ThreadPoolExecutor(1) as thread:
         thread.submit(_share_cores, workers).result()
@@ -36,7 +36,7 @@ def measure_pace(model: MultiLoRAT, workers: int) -> Iterator[Pace]:
             seconds = thread.submit(_best_pass, model, tokens).result()
             rate = tokens / seconds
             yield Pace(tokens, rate)
-            if rate < last or seconds > _LONGEST_SECONDS:
+            if rate < last or 2 * seconds > _LONGEST_SECONDS:
                 return
             last, tokens = rate, 2 * tokens
 
