@@ -73,9 +73,8 @@ class Frozen:
 
     def __init__(self, model: MultiLoRAT, data: TrainingData | None) -> None:
         """`data`: None where only vectors are asked for."""
+        self._model, self._data = model, data
         self._vectors = Served(model)
-        self._hidden = Served(model, model.prepare(_transparent(model)))
-        self._data = data
 
     def classify(self, texts: Sequence[str]) -> Array:
         """As `Answers.classify`."""
@@ -93,6 +92,10 @@ class Frozen:
     def embed(self, texts: Sequence[str]) -> Array:
         """As `Answers.embed`."""
         return self._vectors.embed(texts)
+
+    @cached_property
+    def _hidden(self) -> Served:
+        return Served(self._model, self._model.prepare(_transparent(self._model)))
 
     @cached_property
     def _probe(self) -> Any:

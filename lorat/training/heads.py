@@ -42,7 +42,6 @@ def train_head(
         eval_dataset=sorted(dev, key=lambda item: len(item["input_ids"])),  # less padding
         data_collator=collate,
         compute_metrics=dev_score(data),
-        preprocess_logits_for_metrics=lambda logits, _: logits,
         optimizers=(optimizer(model, how), None),
     )
     return model, run(trainer, how, work)

@@ -5,13 +5,7 @@ import torch
 from torch import nn
 
 from lorat.layers import LoRALinear
-
-
-def layer(dtype=torch.float32):
-    torch.manual_seed(0)
-    made = LoRALinear(nn.Linear(24, 16, dtype=dtype), rank=4, scaling=2.0)
-    nn.init.normal_(made.lora_B)
-    return made
+from tests.lorat.test_layers import layer
 
 
 def test_without_dropout_training_draws_nothing():
