@@ -14,11 +14,11 @@ from transformers import (
     BertModel,
 )
 
-from lorat import MultiLoRAT, Row, Tokens, read_adapter
+from lorat import MultiLoRAT, read_adapter
 from lorat.convert import convert
 from lorat.errors import AdapterFileError, BaseMismatchError, ConfigError, UnsupportedAdapterError
+from tests.lorat.convert.answers import IDS, assert_same, expected, served
 
-IDS = [[101, 7, 2054, 999, 102], [101, 102], [101, *range(2000, 2020), 102]]
 NAMES = ("query", "key", "value", "output.dense", "intermediate.dense")
 KINDS = [BertModel, BertForSequenceClassification, BertForTokenClassification]
 
@@ -41,32 +41,13 @@ def tuned(kind, base, directory, *, change=0.05, layers=(0, 1, 2), names=NAMES, 
     return model
 
 
-@torch.no_grad()
-def expected(model):
-    outputs = [model(torch.tensor([ids])) for ids in IDS]
-    return [
-        output.logits[0] if hasattr(output, "logits") else output.last_hidden_state[0].mean(0) for output in outputs
-    ]
-
-
-def served(out, base):
-    server = MultiLoRAT.from_pretrained(base, device="cpu", slots=1)
-    slot = server.load(out)
-    return server.forward([Row(Tokens(ids), slot, slot.adapter.task) for ids in IDS])
-
-
-def assert_same(got, wanted, atol=1e-4):
-    for one, other in zip(got, wanted, strict=True):
-        torch.testing.assert_close(one, other, atol=atol, rtol=0)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rank", [32, 200])
 def test_at_full_rank_it_answers_as_the_model_does(kind, rank, tiny_path, tmp_path):
     options = {} if kind is BertModel else {"num_labels": 3, "id2label": {0: "x", 1: "y", 2: "z"}}
     model = tuned(kind, tiny_path, tmp_path / "model", **options)
     report = convert(tmp_path / "model", tmp_path / "out", base=tiny_path, rank=rank)
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-4)
     assert (report.kind, report.rank, report.alpha, report.layers) == ("full", 32, 32, (0, 1, 2))
     assert report.labels == (() if kind is BertModel else ("x", "y", "z"))
     assert report.error <= 1e-7 and len(report.errors) == 18 and report.biases
@@ -105,7 +86,7 @@ def test_what_did_not_change_is_left_out(options, tiny_path, tmp_path):
     model = tuned(BertModel, tiny_path, tmp_path / "model", **options)
     report = convert(tmp_path / "model", tmp_path / "out", base=tiny_path)
     assert report.layers == options["layers"] and len(report.targets) == (2 if "names" in options else 6)
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-4)
 
 
 def test_a_changed_bias_alone_and_layers_of_different_targets(tiny_path, tmp_path):
@@ -115,7 +96,7 @@ def test_a_changed_bias_alone_and_layers_of_different_targets(tiny_path, tmp_pat
     model.save_pretrained(tmp_path / "model")
     report = convert(tmp_path / "model", tmp_path / "out", base=tiny_path, rank=32)
     assert report.layers == (0, 2) and report.targets == ("query", "ffn_output")
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-4)
 
 
 def test_a_trained_pooler_comes_along_and_a_head_alone_is_an_adapter(tiny_path, tmp_path):
@@ -132,7 +113,7 @@ def test_a_trained_pooler_comes_along_and_a_head_alone_is_an_adapter(tiny_path, 
     report = convert(tmp_path / "model", tmp_path / "out", base=tiny_path, labels=["no", "yes"])
     assert report.labels == ("no", "yes") and len(report.head) == 4
     assert json.loads((tmp_path / "out/lorat.json").read_text())["multi_label"] is True
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +130,7 @@ def test_what_no_adapter_carries_is_refused_by_name_or_dropped_and_measured(name
     assert not (tmp_path / "out").exists()
     report = convert(tmp_path / "model", tmp_path / "out", base=tiny_path, rank=32, drop=True)
     assert report.dropped == {name: pytest.approx(0.25, rel=1e-3)}
-    assert_same(served(tmp_path / "out", tiny_path), wanted)
+    assert_same(served(tmp_path / "out", tiny_path), wanted, atol=1e-4)
 
 
 def test_a_changed_vocabulary_is_refused(tiny_path, tmp_path):
@@ -230,4 +211,4 @@ def test_sentence_transformers_keep_their_recipe(folder, tiny_path, tmp_path):
     )
     with torch.no_grad():
         wanted = [model(torch.tensor([ids])).last_hidden_state[0, 0] for ids in IDS]
-    assert_same(served(tmp_path / "out", tiny_path), wanted)
+    assert_same(served(tmp_path / "out", tiny_path), wanted, atol=1e-4)

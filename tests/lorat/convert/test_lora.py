@@ -8,15 +8,14 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import BertForSequenceClassification, BertModel
 
-from lorat import MultiLoRAT, Row, Tokens
 from lorat.convert import convert
 from lorat.errors import AdapterFileError, BaseMismatchError, ConfigError, UnsupportedAdapterError
+from tests.lorat.convert.answers import assert_same, expected, served
 
 MODULES = {
     "q": "attention.self.query", "k": "attention.self.key", "v": "attention.self.value",
     "o": "attention.output.dense", "i": "intermediate.dense", "d": "output.dense",
 }  # fmt: skip
-IDS = [[101, 7, 2054, 999, 102], [101, 102], [101, *range(2000, 2020), 102]]
 ALPHA, RANK = 12, 3
 
 
@@ -67,26 +66,6 @@ def wrap(bert, layer, tune="qkov", rank=RANK, alpha=ALPHA, layers=(0, 1, 2), see
     return bert.eval()
 
 
-@torch.no_grad()
-def expected(model):
-    """Per text: logits, or the mean of the last hidden states."""
-    outputs = [model(torch.tensor([ids])) for ids in IDS]
-    return [
-        output.logits[0] if hasattr(output, "logits") else output.last_hidden_state[0].mean(0) for output in outputs
-    ]
-
-
-def served(out, base):
-    server = MultiLoRAT.from_pretrained(base, device="cpu", slots=1)
-    slot = server.load(out)
-    return server.forward([Row(Tokens(ids), slot, slot.adapter.task) for ids in IDS])
-
-
-def assert_same(got, wanted, atol=1e-5):
-    for one, other in zip(got, wanted, strict=True):
-        torch.testing.assert_close(one, other, atol=atol, rtol=0)
-
-
 def saved(model, path, prefix="bert."):
     """Its state dict in a file; the same for every kind of file."""
     state = {prefix + name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
@@ -99,7 +78,7 @@ def saved(model, path, prefix="bert."):
 def test_an_original_checkpoint_computes_what_it_computed(tune, file, tiny_path, tmp_path):
     model = wrap(BertModel.from_pretrained(tiny_path), Original, tune)
     report = convert(saved(model, tmp_path / file), tmp_path / "out", base=tiny_path, alpha=ALPHA)
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-5)
     assert (report.kind, report.task, report.rank, report.alpha) == ("lorat", "embedding", RANK, ALPHA)
     assert report.layers == (0, 1, 2) and len(report.targets) == len(tune)
     assert not report.dropped and not report.errors and not report.biases
@@ -113,7 +92,7 @@ def test_a_loralib_checkpoint_computes_what_it_computed(options, whole, tiny_pat
     state = {name: tensor for name, tensor in model.state_dict().items() if whole or "lora_" in name}
     torch.save(state, tmp_path / "lora.pt")
     report = convert(tmp_path / "lora.pt", tmp_path / "out", base=tiny_path, alpha=ALPHA)
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-5)
     assert report.kind == "loralib" and report.layers == options.get("layers", (0, 1, 2))
     assert whole or any("nothing shows" in note for note in report.notes)
 
@@ -123,7 +102,7 @@ def test_ranks_and_sites_may_differ(layer, tiny_path, tmp_path):
     model = wrap(BertModel.from_pretrained(tiny_path), layer, "q", layers=(0,))
     model = wrap(model, layer, "kd", rank=7, layers=(2,))
     report = convert(saved(model, tmp_path / "a.pt"), tmp_path / "out", base=tiny_path, alpha=ALPHA)
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-5)
     assert report.rank == 7 and report.layers == (0, 2)
 
 
@@ -131,13 +110,13 @@ def test_a_classifier_and_a_trained_pooler_come_along(tiny_path, tmp_path):
     model = wrap(BertForSequenceClassification.from_pretrained(tiny_path, num_labels=3), Original)
     path = saved(model, tmp_path / "a.pt", prefix="")
     report = convert(path, tmp_path / "out", base=tiny_path, alpha=ALPHA, labels=["a", "b", "c"])
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-5)
     assert report.labels == ("a", "b", "c") and report.head == ("classifier.weight", "classifier.bias")
     with torch.no_grad():
         model.bert.pooler.dense.weight += 0.2 * torch.randn(32, 32)
     path = saved(model, tmp_path / "b.pt")  # `bert.bert.…`, as the original wraps a model with a head
     report = convert(path, tmp_path / "pooler", base=tiny_path, alpha=ALPHA)
-    assert_same(served(tmp_path / "pooler", tiny_path), expected(model))
+    assert_same(served(tmp_path / "pooler", tiny_path), expected(model), atol=1e-5)
     assert "pooler.dense.weight" in report.head and report.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
 
 
@@ -149,7 +128,7 @@ def test_peft_opens_the_result(tiny_path, tmp_path):
     convert(saved(model, tmp_path / "a.pt"), tmp_path / "out", base=tiny_path, alpha=ALPHA)
     plain = BertForSequenceClassification.from_pretrained(tiny_path, num_labels=3)
     peft = PeftModel.from_pretrained(plain, tmp_path / "out")
-    assert_same(expected(peft.eval()), expected(model))
+    assert_same(expected(peft.eval()), expected(model), atol=1e-5)
 
 
 def test_biases_of_adapted_layers_come_along_and_others_are_refused(tiny_path, tmp_path):
@@ -159,7 +138,7 @@ def test_biases_of_adapted_layers_come_along_and_others_are_refused(tiny_path, t
             layer.attention.self.query.bias += torch.randn(32)
     report = convert(saved(model, tmp_path / "a.pt"), tmp_path / "out", base=tiny_path, alpha=ALPHA)
     assert report.biases and json.loads((tmp_path / "out/adapter_config.json").read_text())["bias"] == "lora_only"
-    assert_same(served(tmp_path / "out", tiny_path), expected(model))
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-5)
 
     wanted = expected(model)
     with torch.no_grad():
@@ -170,7 +149,7 @@ def test_biases_of_adapted_layers_come_along_and_others_are_refused(tiny_path, t
         convert(path, tmp_path / "refused", base=tiny_path, alpha=ALPHA)
     report = convert(path, tmp_path / "dropped", base=tiny_path, alpha=ALPHA, drop=True)
     assert len(report.dropped) == 2 and "dropped encoder.layer.0.attention.self.key.bias" in str(report)
-    assert_same(served(tmp_path / "dropped", tiny_path), wanted)
+    assert_same(served(tmp_path / "dropped", tiny_path), wanted, atol=1e-5)
 
 
 def test_a_half_precision_checkpoint_of_the_same_base_is_recognised(tiny_path, tmp_path):
