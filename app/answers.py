@@ -1,27 +1,35 @@
 """From outputs to response bodies."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import orjson
 import torch
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+from torch import Tensor
 
+from app.entities import entities
 from app.errors import InvalidRequestError
 from app.jobs import Array
 from app.service import Answer
-from lorat.adapter import Head
 from lorat.pooling import finish
 
 T = TypeVar("T")
+Scoring = Literal["sigmoid", "softmax", "none"]
+SCORINGS: dict[Scoring, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "softmax": lambda logits: logits.softmax(-1),
+    "none": lambda logits: logits,
+}
 CLIENT_GONE = 499
 _GONE = "the client has gone"
 
 
-async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
-    """The result of `work`, or None where the client goes first: then the work is cancelled."""
+async def unless_gone(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`. Raises ClientDisconnect where the client goes first: then the work is cancelled."""
     working, waiting = asyncio.current_task(), True
     assert working
 
@@ -37,7 +45,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T | None:
         if reason.args != (_GONE,):
             raise
         working.uncancel()
-        return None
+        raise ClientDisconnect from None
     finally:
         waiting = False
         watching.cancel()
@@ -51,6 +59,22 @@ async def _disconnected(request: Request) -> None:
 def gone() -> Response:
     """What is logged, and nobody reads, when the client has gone."""
     return Response(status_code=CLIENT_GONE)
+
+
+def headers_of(answers: Sequence[Answer]) -> dict[str, str]:
+    """What computed an answer, and how long its stages took: the longest, in milliseconds."""
+    times = {stage: max(answer.times[stage] for answer in answers) for stage in answers[0].times}
+    return {
+        "X-Lorat-Adapter": ",".join(answer.chosen.adapter for answer in answers),
+        "X-Lorat-Digest": ",".join(f"sha256:{answer.chosen.digest}" for answer in answers),
+        "X-Compute-Tokens": str(count_tokens(answers)),
+        **{f"X-{stage}-Time": f"{seconds * 1000:.3f}" for stage, seconds in times.items()},
+    }
+
+
+def count_tokens(answers: Sequence[Answer]) -> int:
+    """Tokens that were computed, special ones included."""
+    return sum(len(tokens) for answer in answers for tokens in answer.tokens)
 
 
 def vectors(answer: Answer, normalize: bool, dimensions: int | None) -> Array:
@@ -77,13 +101,34 @@ def json_response(content: Any, headers: dict[str, str]) -> Response:
     return Response(body, 200, headers, "application/json")
 
 
-def predictions(logits: Sequence[Array], head: Head, raw_scores: bool) -> list[list[dict[str, Any]]]:
-    """Labels with scores, highest first: softmax, or sigmoid for one label or independent ones."""
-    scores = torch.from_numpy(np.stack(logits))
-    if not raw_scores:
-        scores = head.scores(scores)
-    ordered = scores.sort(dim=1, descending=True, stable=True)
+def scores_of(answer: Answer, function: Scoring | None = None) -> Tensor:
+    """(inputs, labels) float32. function: from logits to scores, None for what the adapter was trained for."""
+    logits = torch.from_numpy(np.stack(answer.outputs))
+    return answer.head.scores(logits) if function is None else SCORINGS[function](logits)
+
+
+def predictions(answer: Answer, function: Scoring | None = None) -> list[list[dict[str, Any]]]:
+    """Labels with scores for each input, highest first."""
+    ordered = scores_of(answer, function).sort(dim=1, descending=True, stable=True)
+    labels = answer.head.labels
     return [
-        [{"score": score, "label": head.labels[place]} for score, place in zip(row, places, strict=True)]
+        [{"score": score, "label": labels[place]} for score, place in zip(row, places, strict=True)]
         for row, places in zip(ordered.values.tolist(), ordered.indices.tolist(), strict=True)
     ]
+
+
+def entities_of(
+    texts: Sequence[str], answer: Answer, aggregate: bool, ignored: Collection[str] | None = None
+) -> list[list[dict[str, Any]]]:
+    """Each text's entities, or its tokens: see `entities`."""
+    rows = zip(texts, answer.outputs, answer.tokens, strict=True)
+    return [
+        entities(text, logits, tokens.spans or [], answer.head, aggregate, ignored) for text, logits, tokens in rows
+    ]
+
+
+def similarities(answer: Answer) -> Array:
+    """Cosines of the first input with each of the others, float32."""
+    unit = vectors(answer, True, None)
+    cosines: Array = unit[1:] @ unit[0]
+    return cosines

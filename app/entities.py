@@ -4,7 +4,7 @@ Entities are those of transformers' token classification pipeline with `aggregat
 knows no tokenizer and no model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -25,14 +25,22 @@ class Labelled(NamedTuple):
 
 
 def entities(
-    text: str, logits: Array, spans: Sequence[Span | None], head: Head, aggregate: bool
+    text: str,
+    logits: Array,
+    spans: Sequence[Span | None],
+    head: Head,
+    aggregate: bool,
+    ignored: Collection[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Entries of one text, in its order: its entities, or without `aggregate` each of its tokens.
 
-    logits: (tokens, labels) float32. spans: one a token, None for a token that is not the text's.
+    logits: (tokens, labels) float32. spans: one a token, None for a token that is not the text's. ignored: labels
+    that are left out; None leaves out what is outside of any entity, and of single tokens none.
     """
     tokens = label_tokens(logits, spans, head)
-    return group(text, tokens) if aggregate else [_entry("entity", token) for token in tokens]
+    if aggregate:
+        return group(text, tokens, (OUTSIDE,) if ignored is None else ignored)
+    return [_entry("entity", token) for token in tokens if token.label not in (ignored or ())]
 
 
 def label_tokens(logits: Array, spans: Sequence[Span | None], head: Head) -> list[Labelled]:
@@ -43,8 +51,8 @@ def label_tokens(logits: Array, spans: Sequence[Span | None], head: Head) -> lis
     return [Labelled(head.labels[index], score, span) for index, score, span in rows if span is not None]
 
 
-def group(text: str, tokens: Sequence[Labelled]) -> list[dict[str, Any]]:
-    """Runs of neighbouring tokens of one entity, those outside of any left out. Scores are means."""
+def group(text: str, tokens: Sequence[Labelled], ignored: Collection[str] = (OUTSIDE,)) -> list[dict[str, Any]]:
+    """Runs of neighbouring tokens of one entity, without the ignored ones. Scores are means."""
     runs: list[list[Labelled]] = []
     for token in tokens:
         if runs and _continues(runs[-1][-1].label, token.label):
@@ -52,7 +60,7 @@ def group(text: str, tokens: Sequence[Labelled]) -> list[dict[str, Any]]:
         else:
             runs.append([token])
     joined = [_join(text, run) for run in runs]
-    return [_entry("entity_group", entity) for entity in joined if entity.label != OUTSIDE]
+    return [_entry("entity_group", entity) for entity in joined if entity.label not in ignored]
 
 
 def _continues(previous: str, label: str) -> bool:

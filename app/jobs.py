@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lorat import Adapter, Tokens
-from lorat.adapter import Task
+from lorat.rows import Asked
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -27,7 +27,7 @@ class Output:
 class Call:
     """One request: its inputs become tokens, and its future brings their outputs, in the order of the inputs."""
 
-    def __init__(self, task: Task, digest: str | None = None, content: Adapter | None = None) -> None:
+    def __init__(self, task: Asked, digest: str | None = None, content: Adapter | None = None) -> None:
         """Bound to an adapter's content (None: the base) before it is queued."""
         self.task = task
         self.digest = digest

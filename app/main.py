@@ -2,31 +2,25 @@
 
 import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from app.adapter_log import AdapterLog
-from app.answers import gone
 from app.changes import Changes
 from app.demo import import_demos
 from app.engine import Engine
-from app.errors import OverloadedError, status_of
+from app.error_answers import add_handlers
 from app.follow import Follower
 from app.limits import BodyLimit
 from app.metrics import Measured, Metrics
 from app.registry import Registry
-from app.routes import adapters, health, inference, versions
+from app.routes import adapters, comparing, health, inference, models, openai, tokenize, versions, vllm
 from app.service import Service
 from app.settings import Settings
 from app.store import Store
@@ -34,13 +28,11 @@ from app.tuning import choose_budget, measure_pace
 from app.upload import UploadLimits
 from app.usage import Usage
 from lorat import Adapter, MultiLoRAT, __version__, load_base, read_adapter
-from lorat.errors import LoratError
 from lorat.layout import computes
 from lorat.probes import verify_probes
 
 logger = logging.getLogger("lorat")
 _MAX_WORKERS = 4
-_TYPES = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
 
 
 def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
@@ -52,13 +44,9 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.state.metrics = service.metrics if service else Metrics()
     app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen))
     app.add_middleware(Measured, metrics=app.state.metrics)
-    for module in (inference, adapters, versions, health):
+    for module in (inference, openai, vllm, models, comparing, tokenize, adapters, versions, health):
         app.router.routes.extend(module.router.routes)  # `include_router` costs each request a second search
-    app.add_exception_handler(LoratError, _lorat_error)
-    app.add_exception_handler(RequestValidationError, _validation_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(ClientDisconnect, _client_gone)
-    app.add_exception_handler(Exception, _unexpected_error)
+    add_handlers(app)
     return app
 
 
@@ -138,42 +126,3 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 def _body_limit(settings: Settings, path: str) -> int:
     return settings.max_upload_bytes if path.startswith("/adapters") else settings.max_body_bytes
-
-
-def _error(status: int, message: str, kind: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"error": message, "error_type": kind}, status, headers)
-
-
-async def _lorat_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, LoratError)
-    status, kind = status_of(error)
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, OverloadedError) else None
-    return _error(status, str(error), kind, headers)
-
-
-async def _validation_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return _error(422, "; ".join(map(_explain, error.errors()[:3])), "Validation")
-
-
-def _explain(error: Mapping[str, Any]) -> str:
-    where = ".".join(str(part) for part in error["loc"][:4] if part != "body")
-    return f"{where}: {error['msg']}" if where else str(error["msg"])
-
-
-async def _http_error(_: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    if error.status_code == 400:  # a body that its parser gave up on
-        return _error(
-            422, f"{str(error.detail).rstrip('.')}: send well-formed JSON, or a form for an upload", "Validation"
-        )
-    return _error(error.status_code, str(error.detail), _TYPES.get(error.status_code, "Validation"), error.headers)
-
-
-async def _client_gone(_: Request, __: Exception) -> Response:
-    return gone()
-
-
-async def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
-    logger.exception("unexpected error at %s", request.url.path, exc_info=error)
-    return _error(500, "the server failed at this request; its log says why", "Backend")

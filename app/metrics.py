@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from lorat.adapter import Task
+from lorat.rows import Asked
 
 _POWERS = tuple(2**power for power in range(15))
 
@@ -35,7 +35,7 @@ class Metrics:
         """Add a value that is read when it is asked for."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
-    def observe_batch(self, tasks: Mapping[Task, int], adapters: int, tokens: int, seconds: float) -> None:
+    def observe_batch(self, tasks: Mapping[Asked, int], adapters: int, tokens: int, seconds: float) -> None:
         """Count one forward pass: its inputs by task, its different adapters, its tokens and its time."""
         self._batches.inc()
         self._tokens.inc(tokens)

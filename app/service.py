@@ -4,25 +4,27 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from app.catalog import Version
 from app.changes import Changes
 from app.engine import Engine
-from app.errors import EmptyInputError, InvalidRequestError, OverloadedError
+from app.errors import EmptyInputError, InvalidRequestError, OverloadedError, UnknownAdapterError
 from app.follow import Follower
 from app.jobs import Array, Call, Output
 from app.metrics import Metrics
-from app.registry import Bound, Registry
+from app.registry import Registry
 from app.settings import Settings
 from app.tokenizing import Input, Manner, Tokenizing
 from app.usage import Usage
-from lorat import Adapter, MultiLoRAT, Tokens, __version__
-from lorat.adapter import Task
+from lorat import Adapter, MultiLoRAT, Tokens
+from lorat.adapter import Head
 from lorat.errors import NoHeadError
+from lorat.rows import HEADLESS, Asked
 from lorat.tokenizer import Direction
 
 TOKENIZER_THREADS = 1
+BASE = "base"
+"""How requests name the base alone."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,38 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Chosen:
+    """What a request is computed with, whatever happens to its name meanwhile.
+
+    adapter: `name@version`, or `base`. digest: of the content, or the base's fingerprint. content: None for the base.
+    """
+
+    adapter: str
+    digest: str
+    content: Adapter | None
+
+    def call(self, asked: Asked) -> Call:
+        """A request to the engine."""
+        return Call(asked, self.digest, self.content) if self.content else Call(asked)
+
+
+@dataclass(frozen=True)
 class Answer:
-    """The outputs of a request, in the order of its inputs, and the headers that say how they came."""
+    """One adapter's outputs for a request's inputs, in their order, and how they came.
+
+    tokens: what was computed, with spans where the task is token classification. times: seconds by stage.
+    """
 
     outputs: list[Array]
-    call: Call
-    bound: Bound | None
-    headers: dict[str, str]
+    tokens: list[Tokens]
+    chosen: Chosen
+    times: dict[str, float]
 
     @property
-    def tokens(self) -> list[Tokens]:
-        """What was computed, with spans where the task is token classification."""
-        return [job.tokens for job in self.call.jobs]
+    def head(self) -> Head:
+        """The adapter's head; only where the task needs one."""
+        assert self.chosen.content is not None and self.chosen.content.head is not None
+        return self.chosen.content.head
 
 
 class Service:
@@ -73,30 +95,36 @@ class Service:
         self.metrics = metrics
         self.fingerprint = model.fingerprint()
         self.ready = True
+        self.started = int(time.time())
+        """Seconds since 1970."""
+        self.unloaded: set[str] = set()
+        """Names that this process does not serve, though the store has them."""
         self._running = 0
         self._tokenizing = Tokenizing(model.base, engine.submit, TOKENIZER_THREADS)
         metrics.gauge("lorat_queue_tokens", "Tokens waiting", lambda: engine.waiting)
         metrics.gauge("lorat_running_requests", "Requests admitted", lambda: self._running)
         metrics.gauge("lorat_adapters", "Adapters in the store", lambda: len(registry.catalog))
 
-    async def infer(self, task: Task, inputs: Sequence[Input], reference: str | None, options: Options) -> Answer:
-        """Outputs for a request's inputs, each computed with the adapter version bound here.
+    async def infer(
+        self, asked: Asked, inputs: Sequence[Input], references: Sequence[str | None], options: Options
+    ) -> list[Answer]:
+        """Outputs for a request's inputs from each of the adapters, by the versions bound here.
 
         Raises a LoratError for every reason not to answer; nothing of a refused request is computed.
         """
         started = time.perf_counter()
-        self._admit(len(inputs))
+        self._admit(len(inputs) * len(references))
         self._running += 1
         try:
-            bound = await self._bind(reference)
-            _check_task(task, bound, reference)
-            call = Call(task, *((bound.version.digest, bound.content) if bound else (None, None)))
-            self._tokenizing.put(call, inputs, self._manner(task, bound, options))
-            # when the waiting is cancelled (the client has gone), what is queued is dropped
-            outputs = await asyncio.wrap_future(call.future)
+            chosen = [await self._choose(reference, asked) for reference in references]
+            calls = [one.call(asked) for one in chosen]
+            for one, call in zip(chosen, calls, strict=True):
+                self._tokenizing.put(call, inputs, self._manner(asked, one.content, options))
+            outputs = await _all(calls)
         finally:
             self._running -= 1
-        return Answer([output.values for output in outputs], call, bound, self._headers(bound, call, outputs, started))
+        found = zip(chosen, calls, outputs, strict=True)
+        return [_answer(one, call, output, started) for one, call, output in found]
 
     def _admit(self, inputs: int) -> None:
         """A whole request or none of it."""
@@ -111,45 +139,52 @@ class Service:
                 retry_after=self.engine.seconds_to_drain(),
             )
 
-    async def _bind(self, reference: str | None) -> Bound | None:
-        if reference is None or reference == "base":
-            return None
-        registry = self.registry
-        version = registry.catalog.find(reference)
-        if version is None:
-            version = await asyncio.to_thread(registry.resolve, reference)
-        self.usage.note(version.reference)
-        with registry.naming(version):
-            return Bound(version, registry.at_hand(version) or await self._load(version))
+    async def version_of(self, reference: str) -> Version:
+        """The version that `x` or `x@2` means now. Raises UnknownAdapterError, after one more look at the log."""
+        name = reference.partition("@")[0]
+        if name in self.unloaded:
+            raise UnknownAdapterError(f"adapter {name!r} was unloaded here: load it again, or ask another server")
+        found = self.registry.catalog.find(reference)
+        return found if found else await asyncio.to_thread(self.registry.resolve, reference)
+
+    async def _choose(self, reference: str | None, asked: Asked) -> Chosen:
+        """What a reference means now, with its content at hand. Raises NoHeadError for one of another task."""
+        if reference is None or reference == BASE:
+            chosen = Chosen(BASE, self.fingerprint, None)
+        else:
+            version = await self.version_of(reference)
+            self.usage.note(version.reference)
+            with self.registry.naming(version):
+                content = self.registry.at_hand(version) or await self._load(version)
+            chosen = Chosen(version.reference, version.digest, content)
+        _check_task(asked, chosen)
+        return chosen
 
     async def _load(self, version: Version) -> Adapter:
         loading = asyncio.wrap_future(self.registry.load(version))
         return await asyncio.shield(loading)  # who leaves must not end the reading that others wait for
 
-    def _manner(self, task: Task, bound: Bound | None, options: Options) -> Manner:
+    def _manner(self, asked: Asked, content: Adapter | None, options: Options) -> Manner:
         return Manner(
-            recipe=(bound and bound.content.recipe) or self.model.base.recipe,
+            recipe=(content and content.recipe) or self.model.base.recipe,
             truncate=self.settings.auto_truncate if options.truncate is None else options.truncate,
             direction=options.direction,
             prompt_name=options.prompt_name,
-            default_prompt=task == "embedding",
-            spans=task == "token_classification",
+            default_prompt=asked in HEADLESS,
+            spans=asked == "token_classification",
         )
 
-    def _headers(self, bound: Bound | None, call: Call, outputs: Sequence[Output], started: float) -> dict[str, str]:
-        version = bound and bound.version
-        times = {
-            "total": time.perf_counter() - started,
-            "tokenization": call.tokenized - started,
-            "queue": max(output.queued for output in outputs),
-            "inference": max(output.inference for output in outputs),
-        }
-        return {
-            "X-Lorat-Adapter": f"{version.name}@{version.version}" if version else "base",
-            "X-Lorat-Digest": f"sha256:{version.digest if version else self.fingerprint}",
-            "X-Compute-Tokens": str(sum(job.size for job in call.jobs)),
-            **{f"X-{name}-Time": f"{seconds * 1000:.3f}" for name, seconds in times.items()},
-        }
+    def max_input_length(self, version: Version | None) -> int:
+        """Tokens of an input that are read at most, special ones included. None: by the base alone."""
+        base = self.model.base
+        recipe = (version.record["recipe"] if version else None) or {}
+        longest = base.tokenizer.max_length
+        return min(recipe.get("max_length") or base.recipe.max_length or longest, longest)
+
+    def unload(self, version: Version) -> None:
+        """Do not serve a name in this process any more, until it is taken out of `unloaded`. The store keeps it."""
+        self.unloaded.add(version.name)
+        self.engine.forget(version.digest)
 
     def close(self) -> None:
         """Answer what is queued, then stop."""
@@ -160,32 +195,29 @@ class Service:
         self.registry.close()
 
 
-def _check_task(task: Task, bound: Bound | None, reference: str | None) -> None:
-    has = bound.content.task if bound else "embedding"
-    if task not in ("embedding", has):
-        raise NoHeadError(
-            f"{reference or 'base'!r} has no head for {task} (it is an {has} adapter): name one that was trained for it"
-        )
+async def _all(calls: Sequence[Call]) -> list[list[Output]]:
+    """The outputs of each. When one fails, or the waiting is cancelled, what of the others is queued is dropped."""
+    waiting = [asyncio.wrap_future(call.future) for call in calls]
+    try:
+        return await asyncio.gather(*waiting)
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
-def describe(service: Service) -> dict[str, Any]:
-    """What `/info` answers: TEI's fields, and ours."""
-    settings, model = service.settings, service.model
-    recipe = model.base.recipe
-    return {
-        "model_id": model.base.name,
-        "model_sha": model.base.shape.base_id,
-        "model_dtype": str(model.dtype).removeprefix("torch."),
-        "model_type": {"embedding": {"pooling": "+".join(recipe.pooling)}},
-        "max_concurrent_requests": settings.max_concurrent_requests,
-        "max_input_length": min(recipe.max_length or model.base.tokenizer.max_length, model.base.tokenizer.max_length),
-        "max_batch_tokens": service.engine.max_batch_tokens,
-        "max_client_batch_size": settings.max_client_batch_size,
-        "auto_truncate": settings.auto_truncate,
-        "tokenization_workers": TOKENIZER_THREADS,
-        "version": __version__,
-        "adapters": len(service.registry.catalog),
-        "slots": {"capacity": model.slots.capacity, "used": service.engine.resident},
-        "device": str(model.device),
-        "fingerprint": service.fingerprint,
+def _answer(chosen: Chosen, call: Call, outputs: Sequence[Output], started: float) -> Answer:
+    times = {
+        "total": time.perf_counter() - started,
+        "tokenization": call.tokenized - started,
+        "queue": max(output.queued for output in outputs),
+        "inference": max(output.inference for output in outputs),
     }
+    return Answer([output.values for output in outputs], [job.tokens for job in call.jobs], chosen, times)
+
+
+def _check_task(asked: Asked, chosen: Chosen) -> None:
+    has = chosen.content.task if chosen.content else "embedding"
+    if asked not in HEADLESS and asked != has:
+        raise NoHeadError(
+            f"{chosen.adapter!r} has no head for {asked} (it is an {has} adapter): name one that was trained for it"
+        )

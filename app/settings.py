@@ -1,5 +1,6 @@
 """Settings: read once from `LORAT_*` and the command line, typed and frozen. A bad value stops the start."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
@@ -38,6 +39,10 @@ class Settings(BaseSettings):
     merge: Literal["auto", "never"] = Field("auto", description="auto: adapters with much traffic get merged weights")
     merge_bytes: Annotated[int, Field(ge=0)] = Field(256 * MEBIBYTE, description="memory for merged weights")
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")
+    served_name: Annotated[str, Field(min_length=1)] = Field("base", description="what /v1 routes call the base")
+    lora_dir: Path | None = Field(
+        None, description="directory that /v1/load_lora_adapter may read below; none: that route is closed"
+    )
     demo: bool = Field(True, description="import the demo adapters into a store that never held any")
     workers: Count | None = Field(
         None, description="forward passes at a time; none: a core each on a CPU, two on a GPU"

@@ -22,7 +22,7 @@ from lorat.packing import PackedBatch, pack
 from lorat.pooling import finish, pool
 from lorat.recipe import Recipe
 from lorat.routing import Routing
-from lorat.rows import Row, by_kind
+from lorat.rows import HEADLESS, Row, by_kind
 from lorat.slots import Slot, Slots
 from lorat.tokenizer import Text
 
@@ -110,7 +110,8 @@ class MultiLoRAT:
         """Run rows of any adapters and tasks in one pass. Returns float32, in the order of `rows`:
 
         embedding: (dimensions,), pooled, not normalised; sequence_classification: logits (labels,);
-        token_classification: logits (tokens, labels), special tokens included. They are on the host.
+        token_classification: logits (tokens, labels); hidden_states: the last ones (tokens, hidden). Of special
+        tokens as well. They are on the host.
         """
         heads = [self._check(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: _place(rows[index]))
@@ -131,12 +132,13 @@ class MultiLoRAT:
             raise InputError("a row has no tokens: give at least one token id")
         if len(row.tokens) > longest:
             raise InputTooLongError(f"a row has {len(row.tokens)} tokens, the model takes {longest}: truncate it")
-        if row.slot is None and row.task == "embedding":
+        if row.slot is not None:
+            row.slot.require_loaded()
+        if row.task in HEADLESS:
             return None
-        if row.slot is None or row.task not in ("embedding", row.slot.adapter.task):
+        if row.slot is None or row.task != row.slot.adapter.task:
             raise NoHeadError(f"no head for {row.task}: choose an adapter that was trained for it")
-        row.slot.require_loaded()
-        return row.slot.head if row.task != "embedding" else None
+        return row.slot.head
 
     def _encode(self, batch: PackedBatch, routing: Routing) -> Tensor:
         """(tokens, hidden): the last hidden states of a packed batch."""
@@ -166,7 +168,8 @@ class MultiLoRAT:
                 answers = sequence_logits(hidden[[batch.offsets[place] for place in places]], chosen)
             else:
                 lengths = [batch.lengths[place] for place in places]
-                answers = token_logits(_select(hidden, batch, places), lengths, chosen)
+                tokens = _select(hidden, batch, places)
+                answers = token_logits(tokens, lengths, chosen) if chosen else tokens.float().split_with_sizes(lengths)
             results.update(zip(places, answers, strict=True))
         return results
 

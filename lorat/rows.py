@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lorat.adapter import Task
 from lorat.recipe import Recipe
 from lorat.slots import Slot
 from lorat.tokenizer import Tokens
+
+Asked = Task | Literal["hidden_states"]
+"""What may be asked of a row: a task, or the hidden states of its tokens."""
+HEADLESS = frozenset[Asked]({"embedding", "hidden_states"})
+"""What any adapter answers, and the base alone."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +21,7 @@ class Row:
 
     tokens: Tokens
     slot: Slot | None = None
-    task: Task = "embedding"
+    task: Asked = "embedding"
 
 
 def by_kind(rows: Sequence[Row], recipes: Sequence[Recipe]) -> list[list[int]]:

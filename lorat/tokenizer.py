@@ -26,6 +26,16 @@ class Span(NamedTuple):
     word: str
 
 
+class Piece(NamedTuple):
+    """A token for people to read, and where it stands in its text, in characters (None: special)."""
+
+    id: int
+    text: str
+    special: bool
+    start: int | None
+    stop: int | None
+
+
 @dataclass(frozen=True)
 class Tokens:
     """One input, ready to run.
@@ -93,9 +103,9 @@ class Tokenizer:
             tokens.append(Tokens(list(whole.ids), types, lost=lost, spans=places))
         return tokens
 
-    def _encode_flat(self, texts: list[str]) -> list[Any]:
+    def _encode_flat(self, texts: list[str], add_special_tokens: bool = False) -> list[Any]:
         try:
-            encoded: list[Any] = self._backend.encode_batch(texts, add_special_tokens=False)
+            encoded: list[Any] = self._backend.encode_batch(texts, add_special_tokens=add_special_tokens)
         except TypeError as error:
             raise InputError("a text is not valid Unicode (it holds half of a surrogate pair): mend it") from error
         return encoded
@@ -124,6 +134,11 @@ class Tokenizer:
             spans.append(None if special else Span(start, end, word))
         return spans
 
+    def pieces(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[Piece]]:
+        """Each text's tokens, however many they are. Raises InputError for what is not Unicode."""
+        encoded = self._encode_flat(list(texts), add_special_tokens)
+        return [_pieces(encoding, text) for encoding, text in zip(encoded, texts, strict=True)]
+
     def check_ids(
         self,
         ids: Sequence[int],
@@ -150,6 +165,14 @@ class Tokenizer:
         """Tokens that a prompt takes at the head of a text: itself and the special token before it."""
         ids = self._backend.encode(prompt.lower() if lower_case else prompt, add_special_tokens=True).ids
         return len(ids) - 1
+
+
+def _pieces(encoding: Any, text: str) -> list[Piece]:
+    columns = zip(encoding.ids, encoding.tokens, encoding.special_tokens_mask, encoding.offsets, strict=True)
+    return [
+        Piece(value, token, True, None, None) if special else Piece(value, text[start:stop], False, start, stop)
+        for value, token, special, (start, stop) in columns
+    ]
 
 
 def _offsets(encoding: Any, text: str, lower_case: bool) -> list[tuple[int, int]]:

@@ -7,7 +7,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.auth import require_inference
 from app.errors import UnavailableError
-from app.service import Service, describe
+from app.info import describe
+from app.service import Service
 
 router = APIRouter(tags=["health"])
 

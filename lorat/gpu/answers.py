@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lorat.adapter import Task
 from lorat.attention import Integers
 from lorat.gpu.plan import Plan
 from lorat.gpu.stage import Stage
 from lorat.heads import LoadedHead, sequence_logits, token_logits
 from lorat.recipe import Dense, Recipe, activation
-from lorat.rows import Row, by_kind
+from lorat.rows import Asked, Row, by_kind
 
 Compute = Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor] | Tensor]
 """Hidden states (tokens, hidden) and what was staged, to one float32 answer for each row asked."""
@@ -44,7 +43,7 @@ class Answers:
         self,
         plan: Plan,
         places: Integers,
-        task: Task,
+        task: Asked,
         heads: Sequence[LoadedHead],
         skips: Integers,
         recipe: Recipe,
@@ -58,7 +57,10 @@ class Answers:
             return lambda hidden, staged: sequence_logits(hidden.index_select(0, staged[first]), heads)
         tokens, _ = _runs(starts, lengths)
         kept = self.stage.put(tokens)
-        return lambda hidden, staged: token_logits(hidden.index_select(0, staged[kept]), lengths.tolist(), heads)
+        sizes: list[int] = lengths.tolist()
+        if task == "hidden_states":
+            return lambda hidden, staged: hidden.index_select(0, staged[kept]).float().split_with_sizes(sizes)
+        return lambda hidden, staged: token_logits(hidden.index_select(0, staged[kept]), sizes, heads)
 
     def compute(self, hidden: Tensor, staged: Sequence[Tensor]) -> tuple[Tensor, list[tuple[int, torch.Size]]]:
         """All answers as one float32 tensor, end to end, and for each its row and its shape."""

@@ -1,0 +1,98 @@
+"""From exceptions to error responses: text-embeddings-inference's shape, and OpenAI's under `/v1`."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app.answers import gone
+from app.errors import OverloadedError, UnauthorizedError, UnknownAdapterError, status_of
+from lorat.errors import LoratError
+
+logger = logging.getLogger("lorat")
+_KINDS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
+_CODES: dict[type[LoratError], str] = {
+    UnauthorizedError: "invalid_api_key",
+    UnknownAdapterError: "model_not_found",
+    OverloadedError: "rate_limit_exceeded",
+}
+_MOST_FAULTS = 3
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Have an application answer every exception in the shape of its path."""
+    app.add_exception_handler(LoratError, _lorat_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(ClientDisconnect, _client_gone)
+    app.add_exception_handler(Exception, _unexpected_error)
+
+
+def error_body(
+    path: str, status: int, message: str, kind: str, param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    """An error as the clients of a path read it.
+
+    kind: text-embeddings-inference's `error_type`. param, code: OpenAI's, the field at fault and a name for the error.
+    """
+    if not path.startswith("/v1/"):
+        return {"error": message, "error_type": kind}
+    family = "server_error" if status >= 500 else "rate_limit_error" if status == 429 else "invalid_request_error"
+    return {"error": {"message": message, "type": family, "param": param, "code": code}}
+
+
+def _respond(
+    request: Request,
+    status: int,
+    message: str,
+    kind: str,
+    headers: Mapping[str, str] | None = None,
+    param: str | None = None,
+    code: str | None = None,
+) -> JSONResponse:
+    return JSONResponse(error_body(request.url.path, status, message, kind, param, code), status, headers)
+
+
+async def _lorat_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LoratError)
+    status, kind = status_of(error)
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, OverloadedError) else None
+    return _respond(request, status, str(error), kind, headers, code=_CODES.get(type(error)))
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    message = "; ".join(map(_explain, faults[:_MOST_FAULTS]))
+    return _respond(request, 422, message, "Validation", param=_where(faults[0]["loc"][:2]) or None)
+
+
+def _explain(error: Mapping[str, Any]) -> str:
+    where = _where(error["loc"][:4])
+    return f"{where}: {error['msg']}" if where else str(error["msg"])
+
+
+def _where(location: Sequence[object]) -> str:
+    return ".".join(str(part) for part in location if part != "body")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message, status = str(error.detail), error.status_code
+    if status == 400:  # a body that its parser gave up on
+        status, message = 422, f"{message.rstrip('.')}: send well-formed JSON, or a form for an upload"
+    return _respond(request, status, message, _KINDS.get(status, "Validation"), error.headers)
+
+
+async def _client_gone(_: Request, __: Exception) -> Response:
+    return gone()
+
+
+async def _unexpected_error(request: Request, error: Exception) -> Response:
+    logger.exception("unexpected error at %s", request.url.path, exc_info=error)
+    return _respond(request, 500, "the server failed at this request; its log says why", "Backend")

@@ -1,0 +1,101 @@
+"""OpenAI's routes: `/v1/embeddings` and `/v1/models`."""
+
+import base64
+from datetime import datetime
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from app.answers import count_tokens, headers_of, json_response, vectors
+from app.auth import require_inference
+from app.catalog import Version
+from app.errors import InvalidRequestError
+from app.jobs import Array
+from app.routes.asking import Adapters, ask_one, one, service_of
+from app.schemas.errors import OpenAIErrorBody
+from app.schemas.inference import Manners
+from app.schemas.openai import EmbeddingRequest, Embeddings, Model, Models
+from app.service import BASE, Answer, Service
+
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": OpenAIErrorBody} for status in (400, 401, 403, 404, 413, 422, 424, 429, 500, 503)
+}
+router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Depends(require_inference)], responses=ERRORS)
+
+
+@router.post("/embeddings", response_model=Embeddings)
+async def embeddings(body: EmbeddingRequest, request: Request, adapter: Adapters = None) -> Response:
+    """A vector for each input, normalised."""
+    served = service_of(request).settings.served_name
+    answer = await ask_one(
+        request, "embedding", body.items(), reference_of(body.model, one(adapter), served), Manners()
+    )
+    rows = vectors(answer, True, body.dimensions)
+    data = [
+        {"object": "embedding", "index": index, "embedding": _encode(row, body.encoding_format)}
+        for index, row in enumerate(rows)
+    ]
+    content = {"object": "list", "data": data, "model": body.model or one(adapter) or served, "usage": usage(answer)}
+    return json_response(content, headers_of([answer]))
+
+
+def reference_of(model: str | None, adapter: str | None, served: str) -> str | None:
+    """The adapter that `model` and `?adapter=` name, None for the base.
+
+    Raises InvalidRequestError where they differ.
+    """
+    model = BASE if model == served else model
+    if model is not None and adapter is not None and model != adapter:
+        raise InvalidRequestError(f"model {model!r} and ?adapter={adapter!r} differ: send one of them")
+    return model if adapter is None else adapter
+
+
+def usage(answer: Answer) -> dict[str, int]:
+    """Tokens that were computed, special ones included."""
+    tokens = count_tokens([answer])
+    return {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def _encode(row: Array, encoding: str) -> Array | str:
+    return base64.b64encode(row.astype("<f4").tobytes()).decode() if encoding == "base64" else row
+
+
+@router.get("/models")
+async def models(request: Request) -> Models:
+    """The base, and the newest version of every adapter, by name."""
+    service = service_of(request)
+    await run_in_threadpool(service.registry.log.refresh)
+    newest = service.registry.catalog.list(None, len(service.registry.catalog))
+    shown = [version for version in newest if version.name not in service.unloaded]
+    return Models(data=[_base(service), *(_adapter(service, version) for version in shown)])
+
+
+@router.get("/models/{name}")
+async def model(request: Request, name: str) -> Model:
+    """The base, or one adapter: `name` or `name@version`."""
+    service = service_of(request)
+    if name in (service.settings.served_name, BASE):
+        return _base(service)
+    return _adapter(service, await service.version_of(name), name)
+
+
+def _base(service: Service) -> Model:
+    base = service.model.base
+    return Model(
+        id=service.settings.served_name,
+        created=service.started,
+        root=base.name,
+        parent=None,
+        max_model_len=service.max_input_length(None),
+    )
+
+
+def _adapter(service: Service, version: Version, name: str | None = None) -> Model:
+    return Model(
+        id=name or version.name,
+        created=int(datetime.fromisoformat(version.created).timestamp()),
+        root=version.reference,
+        parent=service.settings.served_name,
+        max_model_len=service.max_input_length(version),
+    )

@@ -1,0 +1,84 @@
+"""vLLM's routes: `/v1/classify`, `/v1/load_lora_adapter` and `/v1/unload_lora_adapter`, with its texts and statuses."""
+
+import time
+import uuid
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from app.answers import headers_of, json_response, scores_of
+from app.auth import require_admin, require_inference
+from app.errors import StoreError, UnknownAdapterError
+from app.loading import AlreadyLoadedError, NoAdapterError, load_directory
+from app.routes.asking import Adapters, ask_one, one, service_of
+from app.routes.openai import ERRORS, reference_of, usage
+from app.schemas.inference import Manners
+from app.schemas.openai import Classification, ClassificationRequest, LoadRequest, UnloadRequest
+from app.service import Answer
+from lorat.errors import LoratError
+
+router = APIRouter(prefix="/v1", tags=["vllm"], dependencies=[Depends(require_inference)], responses=ERRORS)
+
+
+@router.post("/classify", response_model=Classification)
+async def classify(body: ClassificationRequest, request: Request, adapter: Adapters = None) -> Response:
+    """The most likely label of each input, and the probabilities of all."""
+    served = service_of(request).settings.served_name
+    reference = reference_of(body.model, one(adapter), served)
+    answer = await ask_one(request, "sequence_classification", body.items(), reference, Manners())
+    content = {
+        "id": f"classify-{uuid.uuid4().hex}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": body.model or reference,
+        "data": _data(answer),
+        "usage": usage(answer),
+    }
+    return json_response(content, headers_of([answer]))
+
+
+def _data(answer: Answer) -> list[dict[str, Any]]:
+    labels = answer.head.labels
+    rows = scores_of(answer).tolist()
+    return [
+        {"index": index, "label": labels[row.index(max(row))], "probs": row, "num_classes": len(labels)}
+        for index, row in enumerate(rows)
+    ]
+
+
+@router.post("/load_lora_adapter", response_class=PlainTextResponse, dependencies=[Depends(require_admin)])
+async def load(body: LoadRequest, request: Request) -> Response:
+    """Serve the adapter in a directory below `LORAT_LORA_DIR` under a name. It goes into the store, as an upload."""
+    if not body.lora_name or not body.lora_path:
+        return _refuse(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
+    service = service_of(request)
+    try:
+        await run_in_threadpool(load_directory, service, body.lora_name, body.lora_path, body.load_inplace)
+    except AlreadyLoadedError as error:
+        return _refuse(400, "InvalidUserInput", str(error))
+    except NoAdapterError as error:
+        return _refuse(404, "NotFoundError", str(error))
+    except StoreError:
+        raise
+    except LoratError as error:
+        return _refuse(400, "BadRequestError", str(error))
+    return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
+
+
+@router.post("/unload_lora_adapter", response_class=PlainTextResponse, dependencies=[Depends(require_admin)])
+async def unload(body: UnloadRequest, request: Request) -> Response:
+    """Stop serving a name in this process until it is loaded again. The store keeps it."""
+    if not body.lora_name:
+        return _refuse(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
+    service = service_of(request)
+    try:
+        service.unload(await service.version_of(body.lora_name))
+    except UnknownAdapterError:
+        return _refuse(404, "NotFoundError", f"The lora adapter '{body.lora_name}' cannot be found.")
+    return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
+
+
+def _refuse(status: int, kind: str, message: str) -> JSONResponse:
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": status}}, status)

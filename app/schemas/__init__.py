@@ -1,0 +1,1 @@
+"""Wire types, by the family of clients that speak them."""
