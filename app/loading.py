@@ -42,17 +42,15 @@ def load_directory(service: Service, name: str, path: str, replace: bool) -> Non
 def _files_below(root: Path, path: str) -> list[tuple[str, Path]]:
     """The files of a directory, by their paths in it. Raises NoAdapterError where any of it is outside the root."""
     root = root.resolve()
-    directory = _resolve(root / path)
-    if not directory.is_relative_to(root) or not directory.is_dir():
-        raise NoAdapterError(f"No adapter found for {path!r}: name a directory below LORAT_LORA_DIR")
-    files = sorted(file for file in directory.rglob("*") if not file.is_dir())
-    if any(not _resolve(file).is_relative_to(root) or not file.is_file() for file in files):
-        raise NoAdapterError(f"No adapter found for {path!r}: it holds what is no file, or a link to elsewhere")
-    return [(file.relative_to(directory).as_posix(), file) for file in files]
-
-
-def _resolve(path: Path) -> Path:
     try:
-        return path.resolve()
-    except (OSError, ValueError, RuntimeError) as error:
-        raise NoAdapterError(f"No adapter found for {str(path.name)!r}: {error}") from error
+        directory = (root / path).resolve()
+        below = directory.is_relative_to(root) and directory.is_dir()
+        files = sorted(file for file in directory.rglob("*") if not file.is_dir()) if below else []
+        plain = all(file.resolve().is_relative_to(root) and file.is_file() for file in files)
+    except (OSError, ValueError, RuntimeError) as error:  # a name too long, a null byte, a ring of links
+        raise NoAdapterError(f"No adapter found for {path[:100]!r}: no readable path") from error
+    if not below:
+        raise NoAdapterError(f"No adapter found for {path[:100]!r}: name a directory below LORAT_LORA_DIR")
+    if not plain:
+        raise NoAdapterError(f"No adapter found for {path[:100]!r}: it holds what is no file, or a link to elsewhere")
+    return [(file.relative_to(directory).as_posix(), file) for file in files]

@@ -15,12 +15,12 @@ from app.auth import require_admin, require_inference
 from app.catalog import Version
 from app.changes import Conditions
 from app.errors import UploadError
-from app.registry import Registry
-from app.routes.versions import Match, etag
-from app.service import Service
+from app.routes.asking import ERRORS, service_of
+from app.routes.versions import CHANGED, CONDITIONAL, Match, etag
+from app.schemas.adapters import DryRun, Page, Record
 from lorat.adapter import Task
 
-router = APIRouter(tags=["adapters"], dependencies=[Depends(require_inference)])
+router = APIRouter(tags=["adapters"], dependencies=[Depends(require_inference)], responses=ERRORS)
 _UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -40,12 +40,14 @@ _UPLOAD_BODY = {
 }
 
 
-def _registry(request: Request) -> Registry:
-    service: Service = request.app.state.service
-    return service.registry
-
-
-@router.post("/adapters", status_code=201, dependencies=[Depends(require_admin)], openapi_extra=_UPLOAD_BODY)
+@router.post(
+    "/adapters",
+    status_code=201,
+    response_model=Record,
+    responses=CHANGED | {200: {"model": Record | DryRun, "description": "Nothing new, or a dry run"}},
+    dependencies=[Depends(require_admin)],
+    openapi_extra=_UPLOAD_BODY,
+)
 async def upload(
     request: Request,
     replace: bool = False,
@@ -54,7 +56,7 @@ async def upload(
     if_none_match: Match = None,
 ) -> JSONResponse:
     """Check an adapter and serve it under a name: the files of its directory, or one archive of it."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     async with request.form(max_files=1000, max_fields=10) as form:
         name, files = _fields(form)
         received = await run_in_threadpool(_spool, files)
@@ -97,7 +99,7 @@ def _discard(received: list[tuple[str, Path]]) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-@router.get("/adapters")
+@router.get("/adapters", response_model=Page, response_model_exclude_unset=True)
 async def listing(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -106,7 +108,7 @@ async def listing(
     tag: str | None = None,
 ) -> dict[str, Any]:
     """The newest version of each adapter, by name; `next` continues the list with `?after=`."""
-    registry = _registry(request)
+    registry = service_of(request).registry
     await run_in_threadpool(registry.log.refresh)
     chosen: list[Version] = []
     page = registry.catalog.list(after, limit)
@@ -125,17 +127,17 @@ def _wanted(version: Version, task: Task | None, tag: str | None) -> bool:
     return task in (None, version.record["task"]) and (tag is None or tag in version.record["tags"])
 
 
-@router.get("/adapters/{reference}")
+@router.get("/adapters/{reference}", response_model=Record, response_model_exclude_unset=True)
 async def record(request: Request, reference: str, response: Response) -> dict[str, Any]:
     """One adapter: `name` (its newest version) or `name@version`."""
-    registry = _registry(request)
+    registry = service_of(request).registry
     version = await run_in_threadpool(registry.resolve, reference)
     response.headers.update(etag(version))
     return registry.show(version)
 
 
-@router.delete("/adapters/{reference}", status_code=204, dependencies=[Depends(require_admin)])
+@router.delete("/adapters/{reference}", status_code=204, responses=CONDITIONAL, dependencies=[Depends(require_admin)])
 async def delete(request: Request, reference: str, if_match: Match = None) -> None:
     """End a name, or one version of it; requests already admitted finish."""
-    service: Service = request.app.state.service
+    service = service_of(request)
     await run_in_threadpool(service.changes.delete, reference, if_match)

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from app.answers import headers_of, json_response, scores_of
 from app.auth import require_admin, require_inference
-from app.errors import StoreError, UnknownAdapterError
+from app.errors import ForbiddenError, StoreError, UnknownAdapterError
 from app.loading import AlreadyLoadedError, NoAdapterError, load_directory
 from app.routes.asking import Adapters, ask_one, one, service_of
 from app.routes.openai import ERRORS, reference_of, usage
@@ -60,7 +60,7 @@ async def load(body: LoadRequest, request: Request) -> Response:
         return _refuse(400, "InvalidUserInput", str(error))
     except NoAdapterError as error:
         return _refuse(404, "NotFoundError", str(error))
-    except StoreError:
+    except (StoreError, ForbiddenError):
         raise
     except LoratError as error:
         return _refuse(400, "BadRequestError", str(error))

@@ -60,6 +60,21 @@ def test_one_forward_holds_embeddings_and_heads_of_different_sizes_and_equals_pe
             minilm.unload(slot)
 
 
+@torch.no_grad()
+def test_hidden_states_beside_other_rows_are_those_of_peft(minilm, minilm_path, tmp_path):
+    adapter = make_peft(minilm_path, tmp_path, r=4, task="SEQ_CLS")
+    slot = minilm.load(adapter.directory)
+    try:
+        asked = rows(minilm, TEXTS, slot, "hidden_states")
+        mixed = [row for pair in zip(asked, rows(minilm, TEXTS, slot, slot.adapter.task), strict=True) for row in pair]
+        encoder = adapter.model.base_model.model.bert
+        for states, text in zip(minilm.forward(mixed)[::2], TEXTS, strict=True):
+            tokens = adapter.tokenizer(text, return_tensors="pt", truncation=True, max_length=256)
+            assert (states - encoder(**tokens).last_hidden_state[0]).abs().max() <= 5e-5
+    finally:
+        minilm.unload(slot)
+
+
 def test_together_equals_alone_with_some_merged(minilm, minilm_path, tmp_path):
     slots = [minilm.load(make_peft(minilm_path, tmp_path / str(i), seed=i, r=i + 1).directory) for i in range(4)]
     try:

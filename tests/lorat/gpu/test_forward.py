@@ -46,7 +46,8 @@ def rows_of(slots, lengths, seed=0):
         slot = slots[place % len(slots)]
         tokens = Tokens(rng.integers(0, 30522, length).tolist(), [place % 2] * length if place % 3 else None)
         tokens = Tokens(tokens.ids, tokens.types, skip=min(place % 4, length))
-        rows.append(Row(tokens, slot, slot.adapter.task if slot and place % 5 else "embedding"))
+        headless = "hidden_states" if place % 3 == 1 else "embedding"
+        rows.append(Row(tokens, slot, slot.adapter.task if slot and place % 5 else headless))
     return rows
 
 
