@@ -20,6 +20,7 @@ from app.error_answers import add_handlers
 from app.follow import Follower
 from app.limits import BodyLimit
 from app.metrics import Measured, Metrics
+from app.openapi import add_examples
 from app.registry import Registry
 from app.routes import adapters, comparing, health, inference, models, openai, tokenize, versions, vllm
 from app.service import Service
@@ -50,6 +51,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     # `include_router` would cost each request a second search; the first found is the cheapest
     app.router.routes[:0] = [route for module in MODULES for route in module.router.routes]
     add_handlers(app)
+    add_examples(app)
     return app
 
 

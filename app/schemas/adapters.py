@@ -53,12 +53,17 @@ class Facts(BaseModel):
     bytes: int
 
 
-class Record(Facts):
-    """One version of a name."""
+class Identity(BaseModel):
+    """Which content a name means."""
 
     name: str
     version: int
     digest: str = Field(description="`sha256:` and the hash of its files")
+
+
+class Record(Facts, Identity):
+    """One version of a name."""
+
     created: str = Field(description="ISO 8601, UTC")
     pinned: bool
     merge: Merge
