@@ -42,6 +42,8 @@ class Dispatch:
         self._wake_express = threading.Condition(self._lock)
         self._open = True
         self.under_way = UnderWay()
+        self.computed = 0
+        """Tokens of all batches that ended."""
 
     @property
     def open(self) -> bool:
@@ -101,6 +103,7 @@ class Dispatch:
     def end(self, worker: str) -> None:
         """A worker's batch is done."""
         with self._lock:
+            self.computed += self.under_way.tokens([worker])
             self.under_way.end(worker)
 
     def _take(self) -> tuple[Order | None, list[Job]]:

@@ -1,7 +1,6 @@
 """The engine: worker threads that take a batch, lease its slots, run it, resolve its requests."""
 
 import logging
-import math
 import os
 import sys
 import threading
@@ -54,7 +53,6 @@ class Engine:
         self._never: Set[str] = frozenset()
         self._batches = 0
         self._chosen_at = 0  # loads so far
-        self._tokens_per_second = 1000.0
         self._metrics = metrics
         self._threads = [
             threading.Thread(target=self._work, args=[name], name=name, daemon=True) for name in self._dispatch.names
@@ -118,9 +116,15 @@ class Engine:
         """Adapters in slots."""
         return len(self._residency)
 
-    def seconds_to_drain(self) -> int:
-        """Whole seconds, at least 1, until what waits now is done, at the pace of the last batches."""
-        return max(1, math.ceil(self.waiting / (self._tokens_per_second * len(self._dispatch.workers))))
+    @property
+    def computed(self) -> int:
+        """Tokens computed so far."""
+        return self._dispatch.computed
+
+    @property
+    def enough(self) -> int:
+        """Tokens that give every worker a batch and the next one."""
+        return 2 * self.max_batch_tokens * len(self._dispatch.workers)
 
     def healthy(self) -> bool:
         """Whether the workers are there and none is stuck in one batch for a minute."""
@@ -191,7 +195,6 @@ class Engine:
         self._batches += 1
         if self._batches % _BATCHES_A_CHOICE == 0 or (self._always and residency.loads != self._chosen_at):
             self._merge()
-        self._tokens_per_second += 0.1 * (tokens / max(seconds, 1e-6) - self._tokens_per_second)
         self._metrics.observe_batch(tasks, len(by_adapter), tokens, seconds)
         self._metrics.observe_slots(residency.loads, residency.evictions, len(residency))
         logger.debug(

@@ -15,7 +15,14 @@ from app.errors import OverloadedError, UnauthorizedError, UnknownAdapterError, 
 from lorat.errors import LoratError
 
 logger = logging.getLogger("lorat")
-_KINDS = {401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 405: "MethodNotAllowed", 413: "TooLarge"}
+_KINDS = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    408: "Timeout",
+    413: "TooLarge",
+}
 _CODES: dict[type[LoratError], str] = {
     UnauthorizedError: "invalid_api_key",
     UnknownAdapterError: "model_not_found",

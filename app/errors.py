@@ -56,6 +56,14 @@ class OverloadedError(LoratError):
         self.retry_after = retry_after
 
 
+class DeadlineError(LoratError):
+    """The answer was not ready in the time that the request, or the server, gave it."""
+
+
+class SlowBodyError(LoratError):
+    """A request body that does not arrive at the least pace."""
+
+
 class NotFiniteError(LoratError):
     """An adapter whose weights are finite drove an answer to NaN or infinity."""
 
@@ -70,6 +78,7 @@ STATUS: dict[type[LoratError], tuple[int, str]] = {
     UnauthorizedError: (401, "Unauthorized"),
     ForbiddenError: (403, "Forbidden"),
     UnknownAdapterError: (404, "NotFound"),
+    SlowBodyError: (408, "Timeout"),
     ConflictError: (409, "Conflict"),
     PreconditionFailedError: (412, "PreconditionFailed"),
     TooLargeError: (413, "TooLarge"),
@@ -83,6 +92,7 @@ STATUS: dict[type[LoratError], tuple[int, str]] = {
     OverloadedError: (429, "Overloaded"),
     UnavailableError: (503, "Unhealthy"),
     StoreError: (503, "Unhealthy"),
+    DeadlineError: (504, "Timeout"),
     LoratError: (500, "Backend"),
 }
 

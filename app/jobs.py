@@ -1,5 +1,6 @@
 """A request on its way through the engine: its inputs are jobs that may run in different batches."""
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -27,9 +28,12 @@ class Output:
 class Call:
     """One request: its inputs become tokens, and its future brings their outputs, in the order of the inputs."""
 
-    def __init__(self, task: Asked, digest: str | None = None, content: Adapter | None = None) -> None:
-        """Bound to an adapter's content (None: the base) before it is queued."""
+    def __init__(
+        self, task: Asked, digest: str | None = None, content: Adapter | None = None, deadline: float = math.inf
+    ) -> None:
+        """Bound to an adapter's content (None: the base) before it is queued. deadline: by `time.perf_counter`."""
         self.task = task
+        self.deadline = deadline
         self.digest = digest
         self.content = content
         self.future: Future[list[Output]] = Future()
@@ -47,8 +51,8 @@ class Call:
 
     @property
     def wanted(self) -> bool:
-        """Whether anyone still waits: false once it was cancelled, or one of its inputs failed."""
-        return not self.future.done()
+        """Whether anyone still waits: false once it was cancelled, or one of its inputs failed, or it is too late."""
+        return not self.future.done() and (self.deadline == math.inf or time.perf_counter() < self.deadline)
 
     def resolve(self, index: int, output: Output) -> None:
         """Note one input's output. The last one resolves the future."""

@@ -12,13 +12,13 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 
+from app.access.body_limit import BodyLimit
 from app.adapter_log import AdapterLog
 from app.changes import Changes
 from app.demo import import_demos
 from app.engine import Engine
 from app.error_answers import add_handlers
 from app.follow import Follower
-from app.limits import BodyLimit
 from app.metrics import Measured, Metrics
 from app.openapi import add_examples
 from app.registry import Registry
@@ -46,7 +46,7 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.state.settings = chosen
     app.state.service = service
     app.state.metrics = service.metrics if service else Metrics()
-    app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen))
+    app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen), seconds=chosen.body_timeout_seconds)
     app.add_middleware(Measured, metrics=app.state.metrics)
     # `include_router` would cost each request a second search; the first found is the cheapest
     app.router.routes[:0] = [route for module in MODULES for route in module.router.routes]
@@ -130,4 +130,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _body_limit(settings: Settings, path: str) -> int:
-    return settings.max_upload_bytes if path.startswith("/adapters") else settings.max_body_bytes
+    return settings.max_upload_bytes if path.rstrip("/") == "/adapters" else settings.max_body_bytes

@@ -7,6 +7,7 @@ import signal
 import transformers
 import uvicorn
 
+from app.access.connection import guarded
 from app.main import create_app, open_service
 from app.metrics import Metrics
 from app.settings import Settings
@@ -31,6 +32,8 @@ def serve(settings: Settings) -> None:
         create_app(settings, service),
         host=settings.host,
         port=settings.port,
+        http=guarded(settings),
+        ws="none",
         access_log=False,
         log_level=settings.log_level,
         timeout_graceful_shutdown=settings.graceful_seconds,

@@ -2,13 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from app.access.admission import Admission, Work
+from app.access.caller import BASE, Caller, name_of
+from app.access.deadline import in_time
+from app.access.limits import Limits
 from app.catalog import Version
 from app.changes import Changes
 from app.engine import Engine
-from app.errors import EmptyInputError, InvalidRequestError, OverloadedError, UnknownAdapterError
+from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
 from app.follow import Follower
 from app.jobs import Array, Call, Output
 from app.metrics import Metrics
@@ -23,8 +28,6 @@ from lorat.rows import HEADLESS, Asked
 from lorat.tokenizer import Direction
 
 TOKENIZER_THREADS = 1
-BASE = "base"
-"""How requests name the base alone."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Chosen:
     digest: str
     content: Adapter | None
 
-    def call(self, asked: Asked) -> Call:
-        """A request to the engine."""
-        return Call(asked, self.digest, self.content) if self.content else Call(asked)
+    def call(self, asked: Asked, deadline: float) -> Call:
+        """A request to the engine, of no use after the deadline."""
+        return Call(asked, self.digest if self.content else None, self.content, deadline)
 
 
 @dataclass(frozen=True)
@@ -99,45 +102,60 @@ class Service:
         """Seconds since 1970."""
         self.unloaded: set[str] = set()
         """Names that this process does not serve, though the store has them."""
-        self._running = 0
+        self.admission = Admission(settings.max_concurrent_requests, settings.max_queue_seconds, engine.enough)
+        self.limits = Limits(settings)
         self._tokenizing = Tokenizing(model.base, engine.submit, TOKENIZER_THREADS)
         metrics.gauge("lorat_queue_tokens", "Tokens waiting", lambda: engine.waiting)
-        metrics.gauge("lorat_running_requests", "Requests admitted", lambda: self._running)
+        metrics.gauge("lorat_running_requests", "Requests admitted", lambda: self.admission.running)
+        metrics.gauge("lorat_queue_seconds", "Time that all admitted work takes", self.admission.seconds)
         metrics.gauge("lorat_adapters", "Adapters in the store", lambda: len(registry.catalog))
 
     async def infer(
-        self, asked: Asked, inputs: Sequence[Input], references: Sequence[str | None], options: Options
+        self,
+        asked: Asked,
+        inputs: Sequence[Input],
+        references: Sequence[str | None],
+        options: Options,
+        caller: Caller,
     ) -> list[Answer]:
         """Outputs for a request's inputs from each of the adapters, by the versions bound here.
 
         Raises a LoratError for every reason not to answer; nothing of a refused request is computed.
         """
         started = time.perf_counter()
-        self._admit(len(inputs) * len(references))
-        self._running += 1
-        try:
-            chosen = [await self._choose(reference, asked) for reference in references]
-            calls = [one.call(asked) for one in chosen]
-            for one, call in zip(chosen, calls, strict=True):
-                self._tokenizing.put(call, inputs, self._manner(asked, one.content, options))
-            outputs = await _all(calls)
-        finally:
-            self._running -= 1
+        self._check_count(len(inputs) * len(references))
+        for reference in references:
+            caller.require(reference or BASE)
+        with self._admitted(inputs, list(map(name_of, references)), caller) as work:
+            async with in_time(caller.deadline):
+                chosen = [await self._choose(reference, asked) for reference in references]
+                calls = [one.call(asked, caller.deadline) for one in chosen]
+                for one, call in zip(chosen, calls, strict=True):
+                    self._tokenizing.put(call, inputs, self._manner(asked, one.content, options))
+                outputs = await _all(calls)
+        self.admission.learn(work, sum(job.size for job in calls[0].jobs))
         found = zip(chosen, calls, outputs, strict=True)
         return [_answer(one, call, output, started) for one, call, output in found]
 
-    def _admit(self, inputs: int) -> None:
-        """A whole request or none of it."""
+    def _check_count(self, inputs: int) -> None:
         if not inputs:
             raise EmptyInputError("`inputs` is empty: send at least one input")
         limit = self.settings.max_client_batch_size
         if inputs > limit:
             raise InvalidRequestError(f"{inputs} inputs, the limit is {limit}: send them in several requests")
-        if self._running >= self.settings.max_concurrent_requests:
-            raise OverloadedError(
-                f"{self._running} requests are running, the most this server admits: try again later",
-                retry_after=self.engine.seconds_to_drain(),
-            )
+
+    @contextmanager
+    def _admitted(self, inputs: Sequence[Input], names: Sequence[str], caller: Caller) -> Iterator[Work]:
+        """A whole request or none of it, counted as long as it lasts. Raises OverloadedError."""
+        sizes = list(map(_characters, inputs))
+        work = self.admission.work(names, sizes, self.max_input_length(None))
+        self.admission.check(time.perf_counter(), work, caller.deadline)
+        with self.limits.adapters.held(names):
+            self.admission.begin(work, time.perf_counter(), self.engine.computed)
+            try:
+                yield work
+            finally:
+                self.admission.end(work, time.perf_counter(), self.engine.computed)
 
     async def version_of(self, reference: str) -> Version:
         """The version that `x` or `x@2` means now. Raises UnknownAdapterError, after one more look at the log."""
@@ -213,6 +231,13 @@ def _answer(chosen: Chosen, call: Call, outputs: Sequence[Output], started: floa
         "inference": max(output.inference for output in outputs),
     }
     return Answer([output.values for output in outputs], [job.tokens for job in call.jobs], chosen, times)
+
+
+def _characters(item: Input) -> int:
+    """Of a text or of both of a pair; a token id counts as the characters of a usual token."""
+    if isinstance(item, str):
+        return len(item)
+    return len(item[0]) + len(item[1]) if isinstance(item, tuple) else 4 * len(item)
 
 
 def _check_task(asked: Asked, chosen: Chosen) -> None:

@@ -3,25 +3,38 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-MEBIBYTE = 2**20
+from app.access.keys import Key, parse_keys
+
+KIBIBYTE, MEBIBYTE = 2**10, 2**20
 Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _parts(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def _split(value: object) -> object:
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return _parts(value) if isinstance(value, str) else value
 
 
-Keys = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)]
+def _keys(value: object) -> object:
+    return parse_keys(_parts(value)) if isinstance(value, str) else value
+
+
+Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_keys)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
     """What `lorat serve` can be told; each field is `LORAT_<FIELD>` and a flag of the same name."""
 
-    model_config = SettingsConfigDict(env_prefix="LORAT_", frozen=True, env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix="LORAT_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
+    )
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on")
@@ -32,9 +45,7 @@ class Settings(BaseSettings):
     slots: Count = Field(64, description="adapters on the device at once")
     max_rank: Count = Field(256, description="largest rank of an adapter")
     host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")
-    follow_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = Field(
-        0.5, description="how often to look for what other processes changed in the store"
-    )
+    follow_seconds: Positive = Field(0.5, description="how often to look for what other processes changed in the store")
     keep_versions: Count | None = Field(None, description="newest versions of a name that an upload leaves")
     merge: Literal["auto", "never"] = Field("auto", description="auto: adapters with much traffic get merged weights")
     merge_bytes: Annotated[int, Field(ge=0)] = Field(256 * MEBIBYTE, description="memory for merged weights")
@@ -51,11 +62,52 @@ class Settings(BaseSettings):
         None, description="tokens in one forward pass; none: measured at start, as `lorat tune` does"
     )
     max_concurrent_requests: Count = Field(512, description="requests admitted at once; more get 429")
+    max_queue_seconds: Positive = Field(
+        2.0,
+        description="how long what waits may take, by the measured pace; more get 429 with Retry-After. Adapters take "
+        "turns: one adapter's flood fills the queue for itself, not for others. Longer serves larger bursts, shorter "
+        "keeps answers quick under overload",
+    )
+    max_concurrent_per_key: Count | None = Field(
+        None, description="requests of one key at once; more get 429. Where there are no keys, all callers are one"
+    )
+    max_concurrent_per_adapter: Count | None = Field(
+        None, description="requests for one adapter name at once; more get 429. The base counts as one"
+    )
+    requests_per_second_per_key: Positive | None = Field(
+        None, description="requests of one key a second; one second's worth, at least one, may come at once"
+    )
+    requests_per_second_per_adapter: Positive | None = Field(
+        None, description="requests for one adapter name a second; as requests_per_second_per_key"
+    )
+    request_timeout_seconds: Positive | None = Field(
+        None,
+        description="when a request that sends no X-Request-Timeout is given up: 504, and what was not computed yet "
+        "is not; 429 at once where the queue is longer than that. None: it waits as long as its client does",
+    )
     max_client_batch_size: Count = Field(256, description="inputs in one request")
     max_body_bytes: Count = Field(8 * MEBIBYTE, description="size of an inference request's body")
     max_upload_bytes: Count = Field(256 * MEBIBYTE, description="size of an uploaded adapter")
+    max_header_bytes: Count = Field(32 * KIBIBYTE, description="size of a request's head; more get 431")
+    header_timeout_seconds: Positive = Field(
+        10.0, description="time in which a connection must have sent a request's head; then it is closed"
+    )
+    body_timeout_seconds: Positive = Field(
+        20.0,
+        description="time in which a body must have arrived, and a second more for each 64 KiB of it; then it is 408",
+    )
     auto_truncate: bool = Field(True, description="cut over-long inputs where the request does not say")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug: a line per forward")
     graceful_seconds: Count = Field(30, description="time that running requests get at shutdown")
-    api_key: Keys = Field((), description="keys that open inference")
-    admin_key: Keys = Field((), description="keys that open everything")
+    api_key: Keys = Field(
+        (),
+        description="keys that open inference and reading, comma separated, so that one can follow another. KEY:name-* "
+        "opens only names that begin so, KEY:name only that one, and more parts with colons more of them, beside the "
+        "base. Where only these are set, nobody may change adapters",
+    )
+    admin_key: Keys = Field(
+        (),
+        description="keys that open changes of adapters as well, written as api_key's. Where only these are set, "
+        "inference needs one too. Where no key is set at all, everyone may do everything",
+    )
+    metrics_key: bool = Field(False, description="whether /metrics needs a key, one that opens all names")

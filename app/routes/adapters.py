@@ -11,7 +11,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from starlette.datastructures import FormData, UploadFile
 
-from app.auth import require_admin, require_inference
+from app.access.auth import caller_of, require_admin, require_inference
+from app.access.gated import Gated
 from app.catalog import Version
 from app.changes import Conditions
 from app.errors import UploadError
@@ -20,7 +21,7 @@ from app.routes.versions import CHANGED, CONDITIONAL, Match, etag
 from app.schemas.adapters import DryRun, Page, Record
 from lorat.adapter import Task
 
-router = APIRouter(tags=["adapters"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(tags=["adapters"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 _UPLOAD_BODY = {
     "requestBody": {
         "required": True,
@@ -59,6 +60,7 @@ async def upload(
     service = service_of(request)
     async with request.form(max_files=1000, max_fields=10) as form:
         name, files = _fields(form)
+        caller_of(request).require(name)
         received = await run_in_threadpool(_spool, files)
     conditions = Conditions(if_match, if_none_match, replace)
     try:
@@ -108,12 +110,12 @@ async def listing(
     tag: str | None = None,
 ) -> dict[str, Any]:
     """The newest version of each adapter, by name; `next` continues the list with `?after=`."""
-    registry = service_of(request).registry
+    registry, caller = service_of(request).registry, caller_of(request)
     await run_in_threadpool(registry.log.refresh)
     chosen: list[Version] = []
     page = registry.catalog.list(after, limit)
     while page and len(chosen) < limit:
-        chosen += [version for version in page if _wanted(version, task, tag)]
+        chosen += [version for version in page if caller.may(version.name) and _wanted(version, task, tag)]
         page = registry.catalog.list(page[-1].name, limit)
     more = len(chosen) > limit or bool(page)
     chosen = chosen[:limit]

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Query, Request
 
+from app.access.auth import caller_of
 from app.answers import unless_gone
 from app.errors import InvalidRequestError
 from app.schemas.errors import ErrorBody
@@ -17,7 +18,7 @@ Adapters = Annotated[
     list[str] | None, Query(alias="adapter", description="`name` or `name@version`; none, or `base`: the base")
 ]
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 413, 422, 424, 429, 500, 503)
+    status: {"model": ErrorBody} for status in (400, 401, 403, 404, 408, 413, 422, 424, 429, 500, 503, 504)
 }
 
 
@@ -32,7 +33,8 @@ async def ask(
 ) -> list[Answer]:
     """The answers of each adapter. Raises a LoratError, or ClientDisconnect once nobody waits any more."""
     options = Options(manners.truncate, manners.truncation_direction, manners.prompt_name)
-    return await unless_gone(request, service_of(request).infer(asked, inputs, references, options))
+    work = service_of(request).infer(asked, inputs, references, options, caller_of(request))
+    return await unless_gone(request, work)
 
 
 async def ask_one(

@@ -2,14 +2,15 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.access.auth import require_inference
+from app.access.gated import Gated
 from app.answers import headers_of, json_response, scores_of, similarities
-from app.auth import require_inference
 from app.routes.asking import ERRORS, Adapters, ask_one, one
 from app.schemas.inference import Manners, Rank, RerankRequest, SimilarityRequest
 from app.service import Answer
 from lorat.errors import NoHeadError
 
-router = APIRouter(tags=["inference"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(tags=["inference"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 
 
 @router.post("/similarity", response_model=list[float])

@@ -6,7 +6,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from app.auth import require_inference
+from app.access.auth import require_inference, require_metrics
+from app.access.gated import Gated
 from app.errors import UnavailableError
 from app.info import describe
 from app.routes.asking import ERRORS
@@ -14,7 +15,7 @@ from app.schemas.errors import ErrorBody
 from app.schemas.info import Info, Status
 from app.service import Service
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=Gated)
 UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody}}
 
 
@@ -42,7 +43,7 @@ async def info(request: Request) -> dict[str, Any]:
     return describe(request.app.state.service)
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, responses=ERRORS, dependencies=[Depends(require_metrics)])
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)

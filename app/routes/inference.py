@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.access.auth import require_inference
+from app.access.gated import Gated
 from app.answers import entities_of, headers_of, json_response, predictions, vector_response, vectors
-from app.auth import require_inference
 from app.errors import InvalidRequestError
 from app.routes.asking import ERRORS, Adapters, ask, ask_one, one, several
 from app.schemas.inference import (
@@ -17,7 +18,7 @@ from app.schemas.inference import (
 )
 from lorat.tokenizer import Text
 
-router = APIRouter(tags=["inference"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(tags=["inference"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 Vectors = list[list[float]]
 Predictions = list[Prediction] | list[list[Prediction]]
 

@@ -4,17 +4,19 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.access.auth import require_inference
+from app.access.caller import BASE
+from app.access.gated import Gated
 from app.answers import entities_of, headers_of, json_response, predictions, similarities, vectors
-from app.auth import require_inference
 from app.errors import InvalidRequestError
 from app.routes.asking import ERRORS, Adapters, ask_one, one, service_of
 from app.schemas.hub import ModelRequest, Parameters
 from app.schemas.inference import Entity, Prediction, SentencePairs, TokenEntity, listed
-from app.service import BASE, Answer
+from app.service import Answer
 from app.tokenizing import Input
 from lorat.adapter import Task
 
-router = APIRouter(tags=["models"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(tags=["models"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 Answers = list[list[float]] | list[float] | list[list[Prediction]] | list[Entity | TokenEntity] | list[list[Entity]]
 _MEANT_FOR: dict[str, frozenset[str]] = {
     "embedding": frozenset({"normalize", "dimensions"}),

@@ -7,8 +7,10 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from app.access.auth import caller_of, require_inference
+from app.access.caller import BASE
+from app.access.gated import Gated
 from app.answers import count_tokens, headers_of, json_response, vectors
-from app.auth import require_inference
 from app.catalog import Version
 from app.errors import InvalidRequestError
 from app.jobs import Array
@@ -16,12 +18,14 @@ from app.routes.asking import Adapters, ask_one, one, service_of
 from app.schemas.errors import OpenAIErrorBody
 from app.schemas.inference import Manners
 from app.schemas.openai import EmbeddingRequest, Embeddings, Model, Models
-from app.service import BASE, Answer, Service
+from app.service import Answer, Service
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": OpenAIErrorBody} for status in (400, 401, 403, 404, 413, 422, 424, 429, 500, 503)
+    status: {"model": OpenAIErrorBody} for status in (400, 401, 403, 404, 408, 413, 422, 424, 429, 500, 503, 504)
 }
-router = APIRouter(prefix="/v1", tags=["openai"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(
+    prefix="/v1", tags=["openai"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS
+)
 
 
 @router.post("/embeddings", response_model=Embeddings)
@@ -67,7 +71,8 @@ async def models(request: Request) -> Models:
     service = service_of(request)
     await run_in_threadpool(service.registry.log.refresh)
     newest = service.registry.catalog.list(None, len(service.registry.catalog))
-    shown = [version for version in newest if version.name not in service.unloaded]
+    caller = caller_of(request)
+    shown = [version for version in newest if version.name not in service.unloaded and caller.may(version.name)]
     return Models(data=[_base(service), *(_adapter(service, version) for version in shown)])
 
 

@@ -3,14 +3,15 @@
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from app.access.auth import require_inference
+from app.access.gated import Gated
 from app.answers import json_response
-from app.auth import require_inference
 from app.errors import EmptyInputError
 from app.routes.asking import ERRORS, service_of
 from app.schemas.inference import SimpleToken, TokenizeRequest
 from lorat.tokenizer import Tokenizer
 
-router = APIRouter(tags=["inference"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(tags=["inference"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 
 
 @router.post("/tokenize", response_model=list[list[SimpleToken]])

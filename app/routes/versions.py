@@ -8,14 +8,15 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from app.auth import require_admin, require_inference
+from app.access.auth import require_admin, require_inference
+from app.access.gated import Gated
 from app.catalog import Version
 from app.routes.asking import ERRORS, service_of
 from app.schemas.adapters import Record, RollbackRequest, SettingsRequest, Stats, Versions
 from app.schemas.errors import ErrorBody
 from app.stats import stats_of
 
-router = APIRouter(tags=["adapters"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(tags=["adapters"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 Match = Annotated[str | None, Header()]
 _CHUNK_BYTES = 1 << 18
 CONDITIONAL: dict[int | str, dict[str, Any]] = {409: {"model": ErrorBody}, 412: {"model": ErrorBody}}

@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from app.access.auth import caller_of, require_admin, require_inference
+from app.access.gated import Gated
 from app.answers import headers_of, json_response, scores_of
-from app.auth import require_admin, require_inference
 from app.errors import ForbiddenError, StoreError, UnknownAdapterError
 from app.loading import AlreadyLoadedError, NoAdapterError, load_directory
 from app.routes.asking import Adapters, ask_one, one, service_of
@@ -19,7 +20,9 @@ from app.schemas.openai import Classification, ClassificationRequest, LoadReques
 from app.service import Answer
 from lorat.errors import LoratError
 
-router = APIRouter(prefix="/v1", tags=["vllm"], dependencies=[Depends(require_inference)], responses=ERRORS)
+router = APIRouter(
+    prefix="/v1", tags=["vllm"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS
+)
 
 
 @router.post("/classify", response_model=Classification)
@@ -53,6 +56,7 @@ async def load(body: LoadRequest, request: Request) -> Response:
     """Serve the adapter in a directory below `LORAT_LORA_DIR` under a name. It goes into the store, as an upload."""
     if not body.lora_name or not body.lora_path:
         return _refuse(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
+    caller_of(request).require(body.lora_name)
     service = service_of(request)
     try:
         await run_in_threadpool(load_directory, service, body.lora_name, body.lora_path, body.load_inplace)
@@ -72,6 +76,7 @@ async def unload(body: UnloadRequest, request: Request) -> Response:
     """Stop serving a name in this process until it is loaded again. The store keeps it."""
     if not body.lora_name:
         return _refuse(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
+    caller_of(request).require(body.lora_name)
     service = service_of(request)
     try:
         service.unload(await service.version_of(body.lora_name))

@@ -255,7 +255,7 @@ def test_a_request_in_flight_keeps_the_version_it_was_admitted_with(serve, made)
     model.forward = lambda rows: release.wait(60) and forward(rows)
     with ThreadPoolExecutor(1) as threads:
         flying = threads.submit(vector, client, "swapped")
-        while client.app.state.service._running < 1 or not client.app.state.service.engine.running:
+        while client.app.state.service.admission.running < 1 or not client.app.state.service.engine.running:
             time.sleep(0.01)
         upload(client, "swapped", made[1].directory, params={"replace": True})
         assert client.delete("/adapters/swapped@1").status_code == 204

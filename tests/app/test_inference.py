@@ -199,7 +199,7 @@ def test_a_full_server_says_so_at_once(serve):
     client = serve(max_concurrent_requests=2)
     with ThreadPoolExecutor(2) as threads, held(client) as release:
         waiting = [threads.submit(client.post, "/embed", json={"inputs": "a"}) for _ in range(2)]
-        while client.app.state.service._running < 2:
+        while client.app.state.service.admission.running < 2:
             time.sleep(0.01)
         started = time.perf_counter()
         refused = client.post("/embed", json={"inputs": "b"})
@@ -215,11 +215,11 @@ def test_the_work_of_a_client_that_has_gone_is_dropped(serve):
     client = serve(workers=1)
     with ThreadPoolExecutor(1) as threads, held(client) as release:
         first = threads.submit(client.post, "/embed", json={"inputs": "first"})
-        while client.app.state.service._running < 1:
+        while client.app.state.service.admission.running < 1:
             time.sleep(0.01)
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{client.base_url}/embed", json={"inputs": ["gone"] * 5}, timeout=0.3)
-        while client.app.state.service._running > 1:
+        while client.app.state.service.admission.running > 1:
             time.sleep(0.01)
         release.set()
         assert first.result().status_code == 200
@@ -242,7 +242,7 @@ def softmax(logits):
 
 
 def test_600_concurrent_requests_over_17_adapters_are_each_what_peft_gives(serve, minilm_path, tmp_path):
-    client = serve(base=str(minilm_path), slots=10)
+    client = serve(base=str(minilm_path), slots=10, max_queue_seconds=600)
     texts = [text for text in TEXTS if len(text) < 300]
     expected = {None: SentenceTransformer(str(minilm_path), device="cpu").encode(texts, normalize_embeddings=True)}
     specs = {None: {}} | {f"a{index}": spec for index, spec in enumerate(SPECS)}

@@ -202,7 +202,7 @@ def test_a_cold_adapter_is_read_once_and_holds_up_nobody(serve, made, monkeypatc
     slow = SlowStore(client, monkeypatch)
     with ThreadPoolExecutor(40) as threads:
         cold = [threads.submit(embed, client, f"n{1 + i % 2}") for i in range(40)]
-        until(lambda: client.app.state.service._running == 40)
+        until(lambda: client.app.state.service.admission.running == 40)
         for _ in range(5):
             started = time.monotonic()
             assert answers(embed(client, "n0"), made[0])

@@ -1,0 +1,122 @@
+"""Which key opens what: every route there is, with every kind of key. A new route is in the table by itself."""
+
+import re
+
+import pytest
+from fastapi import FastAPI
+
+from app.access.gated import Gated
+from app.main import create_app
+from app.settings import Settings
+from tests.app.conftest import upload
+from tests.oracle import make_peft
+
+OPEN = {"/health", "/ready", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+METRICS = "/metrics"
+KEYS = {
+    "none": None,
+    "wrong": "k-wrong",
+    "bound": "k-team",
+    "inference": "k-reader",
+    "admin": "k-writer",
+    "bound admin": "k-lead",
+}
+SETTINGS = {"api_key": "k-reader,k-team:team-*:shared", "admin_key": "k-writer,k-lead:team-*", "metrics_key": True}
+
+
+def routes(app: FastAPI):
+    """Each method of each route."""
+    found = [
+        (method, route.path) for route in app.routes for method in sorted(set(route.methods) - {"HEAD", "OPTIONS"})
+    ]
+    documented = {(method.upper(), path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    assert documented <= set(found)
+    return found
+
+
+TABLE = [(method, path, key) for method, path in routes(create_app(Settings())) for key in KEYS]
+
+
+def writes(method, path):
+    return method != "GET" and (path.startswith("/adapters") or path.endswith("load_lora_adapter"))
+
+
+def refusal(method, path, key, name):
+    """What the contract says: the status that refuses, or None."""
+    if path in OPEN:
+        return None
+    if key in ("none", "wrong"):
+        return 401
+    if path == METRICS:
+        return 403 if "bound" in key else None
+    if writes(method, path) and "admin" not in key:
+        return 403
+    named = "{" in path or (method == "POST" and not writes(method, path))  # in the path, or by `?adapter=`
+    return 403 if named and "bound" in key and name == "other" else None
+
+
+@pytest.fixture(scope="module")
+def client(serve):
+    return serve(**SETTINGS)
+
+
+@pytest.mark.parametrize(("method", "path", "key"), TABLE)
+@pytest.mark.parametrize("name", ["team-a", "other"])
+def test_each_route_opens_for_the_keys_that_the_contract_says(client, method, path, key, name):
+    headers = {"Authorization": f"Bearer {KEYS[key]}"} if KEYS[key] else {}
+    params = {"adapter": name} if method == "POST" and not writes(method, path) and "{" not in path else {}
+    answer = client.request(method, re.sub(r"{[^}]*}", name, path), params=params, headers=headers)
+    expected = refusal(method, path, key, name)
+    if expected is None:
+        assert answer.status_code not in (401, 403), answer.text
+    else:
+        assert answer.status_code == expected, answer.text
+        assert "k-" not in answer.text
+
+
+def test_every_route_with_a_key_stands_behind_the_gate():
+    app = create_app(Settings())
+    behind = {route.path for route in app.routes if isinstance(route, Gated) and route.checks}
+    assert {route.path for route in app.routes} - behind == OPEN
+
+
+@pytest.fixture(scope="module")
+def made(client, tiny_path, tmp_path_factory):
+    adapter = make_peft(tiny_path, tmp_path_factory.mktemp("adapter"), r=2).directory
+    for name in ("team-a", "team-b", "shared", "secret"):
+        assert upload(client, name, adapter, headers=bearer("k-writer")).status_code == 201
+    return adapter
+
+
+def bearer(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_a_bound_key_sees_and_changes_only_its_names(client, made):
+    def ask(adapter, key="k-team"):
+        return client.post("/embed", params={"adapter": adapter}, json={"inputs": "a"}, headers=bearer(key))
+
+    listed = client.get("/adapters", headers=bearer("k-team")).json()["adapters"]
+    assert [record["name"] for record in listed] == ["shared", "team-a", "team-b"]
+    assert [ask(name).status_code for name in ("team-a", "team-b@1", "shared", "base")] == [200] * 4
+    assert ask("team-c").status_code == 404
+    there, absent = ask("secret"), ask("nobody")
+    assert there.status_code == absent.status_code == 403 and there.json() == absent.json()
+    assert "team-*, shared" in there.json()["error"]
+    assert ask("secret", "k-reader").status_code == 200
+    assert upload(client, "secret", made, headers=bearer("k-lead")).status_code == 403
+    assert upload(client, "shared", made, headers=bearer("k-lead")).status_code == 403
+    assert upload(client, "team-new", made, headers=bearer("k-lead")).status_code == 201
+    assert client.delete("/adapters/team-new", headers=bearer("k-lead")).status_code == 204
+
+
+def test_what_a_wrong_key_sends_is_not_read(client):
+    """Its body would be refused as JSON, were it looked at."""
+    answer = client.post("/embed", content=b"{", headers={"Content-Type": "application/json"} | bearer("k-wrong"))
+    assert answer.status_code == 401
+    answer = client.post("/embed", content=b"{", headers={"Content-Type": "application/json"} | bearer("k-reader"))
+    assert answer.status_code == 422
+
+
+def test_metrics_need_no_key_unless_told(serve):
+    assert serve(api_key="reader").get("/metrics").status_code == 200
