@@ -71,7 +71,7 @@ def test_overload_is_served_at_the_full_pace_with_a_short_queue(rate, factor, ad
     refused = overload(server, factor, 20, list(map(str, range(adapters))), seed + 1)
     assert server.computed - before >= rate * 20 - 2 * ENOUGH
     waited = sorted(wait for end, _, wait in server.latencies if end > started)
-    assert waited[-1] <= SECONDS * 1.3 + 200 / rate
+    assert waited[len(waited) * 99 // 100] <= SECONDS * 1.5 + 200 / rate
     assert refused and all(1 <= seconds <= math.ceil(SECONDS * 1.5) for seconds in refused)
 
 
