@@ -127,7 +127,12 @@ class Connection:
         self.head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
         length = int(self.head.split(b"content-length: ")[1].split(b"\r\n", 1)[0])
         self.body = await self._reader.readexactly(length)
-        return self.head.startswith(b"http/1.1 200") and request.header in self.head
+        return self.status == 200 and request.header in self.head
+
+    @property
+    def status(self) -> int:
+        """Of the last answer."""
+        return int(self.head.split(b" ", 2)[1])
 
     def close(self) -> None:
         """Close it."""

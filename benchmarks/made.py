@@ -19,17 +19,29 @@ QV = ("query", "value")
 ALL = tuple(MODULES)
 
 
-def make_adapter(directory: Path, config: PretrainedConfig, seed: int, rank: int, targets: Sequence[str]) -> Path:
-    """`random_adapter` as PEFT's files."""
-    adapter = random_adapter(config, seed, rank, targets)
-    tensors = {}
+def make_adapter(
+    directory: Path,
+    config: PretrainedConfig,
+    seed: int,
+    rank: int,
+    targets: Sequence[str],
+    task_type: str = "FEATURE_EXTRACTION",
+    labels: int = 0,
+) -> Path:
+    """`random_adapter` as PEFT's files. task_type: PEFT's; a classifier has `labels`."""
+    adapter = random_adapter(config, seed, rank, targets, labels)
+    tensors, owner = {}, f"{PREFIX}bert." if labels else PREFIX
     for site, lora in adapter.lora.items():
-        tensors[f"{PREFIX}{site.module}.lora_A.weight"] = lora.a
-        tensors[f"{PREFIX}{site.module}.lora_B.weight"] = lora.b
+        tensors[f"{owner}{site.module}.lora_A.weight"] = lora.a
+        tensors[f"{owner}{site.module}.lora_B.weight"] = lora.b
+    if adapter.head:
+        classifier = adapter.head.classifier
+        tensors |= {f"{PREFIX}classifier.weight": classifier.weight, f"{PREFIX}classifier.bias": classifier.bias}
     directory.mkdir(parents=True, exist_ok=True)
     save_file(tensors, directory / "adapter_model.safetensors", metadata={"format": "pt"})
     modules = [MODULES[target] for target in targets]
-    facts = {"peft_type": "LORA", "r": rank, "lora_alpha": adapter.alpha, "target_modules": modules}
+    facts = {"peft_type": "LORA", "task_type": task_type, "modules_to_save": ["classifier"] if labels else None}
+    facts |= {"r": rank, "lora_alpha": adapter.alpha, "target_modules": modules}
     (directory / "adapter_config.json").write_text(json.dumps(facts | {"bias": "none", "fan_in_fan_out": False}))
     return directory
 

@@ -1,5 +1,6 @@
 """LoRAT's engine as the service runs it, and LoRAT's server as a process of its own."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -62,9 +63,36 @@ class Served:
 @contextmanager
 def server(store: Path, flags: Sequence[str]) -> Iterator[str]:
     """`lorat serve` without demo adapters; its URL."""
-    command = [sys.executable, "-m", "app", "serve", "--demo=0", f"--store={store}", *flags]
-    with _process(command, "/ready") as url:
+    with server_process(store, flags) as (url, _):
         yield url
+
+
+@contextmanager
+def server_process(store: Path, flags: Sequence[str]) -> Iterator[tuple[str, "ProcessFacts"]]:
+    """As `server`, with what the system says of its process."""
+    command = [sys.executable, "-m", "app", "serve", "--demo=0", f"--store={store}", *flags]
+    with _process(command, "/ready") as (url, pid):
+        yield url, ProcessFacts(pid)
+
+
+class ProcessFacts:
+    """What Linux says of a process."""
+
+    def __init__(self, pid: int) -> None:
+        self._directory = Path(f"/proc/{pid}")
+
+    def rss_mb(self) -> float:
+        """Resident memory."""
+        pages = int((self._directory / "statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    def descriptors(self) -> int:
+        """Open files and connections."""
+        return len(os.listdir(self._directory / "fd"))
+
+    def threads(self) -> int:
+        """Threads."""
+        return len(os.listdir(self._directory / "task"))
 
 
 @contextmanager
@@ -72,18 +100,18 @@ def infinity(command: Path) -> Iterator[str]:
     """Infinity with its torch engine, serving the base; its URL."""
     flags = ["--engine", "torch", "--device", "cpu", "--no-bettertransformer", "--no-trust-remote-code"]
     model = ["--model-id", str(locate_base(None)), "--served-model-name", PEER_MODEL]
-    with _process([str(command), "v2", *model, *flags], "/health") as url:
+    with _process([str(command), "v2", *model, *flags], "/health") as (url, _):
         yield url
 
 
 @contextmanager
-def _process(command: Sequence[str], ready: str) -> Iterator[str]:
+def _process(command: Sequence[str], ready: str) -> Iterator[tuple[str, int]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with subprocess.Popen([*command, "--port", str(port)]) as process:
         try:
-            yield _await_ready(process, f"http://127.0.0.1:{port}", ready)
+            yield _await_ready(process, f"http://127.0.0.1:{port}", ready), process.pid
         finally:
             process.terminate()
 
