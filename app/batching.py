@@ -111,6 +111,11 @@ class _Flow(Generic[W]):
     def __bool__(self) -> bool:
         return bool(self._requests)
 
+    @property
+    def requests(self) -> int:
+        """How many have inputs that wait."""
+        return len(self._requests)
+
     def put(self, item: W) -> None:
         """Add an input at the end of its request."""
         request = self._requests.get(item.request)
@@ -149,6 +154,11 @@ class Queue(Generic[W]):
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def requests(self) -> int:
+        """How many have inputs that wait."""
+        return sum(flow.requests for flow in self._flows.values())
 
     def put(self, work: Iterable[W]) -> None:
         """Add work, each input at the end of its request."""

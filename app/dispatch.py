@@ -55,6 +55,17 @@ class Dispatch:
         """Tokens that wait."""
         return self._queue.tokens
 
+    @property
+    def inputs(self) -> int:
+        """Inputs that wait."""
+        return len(self._queue)
+
+    @property
+    def requests(self) -> int:
+        """Requests that have inputs that wait."""
+        with self._lock:
+            return self._queue.requests
+
     def put(self, jobs: Sequence[Job]) -> None:
         """Queue the inputs of a request. Raises UnavailableError when closed."""
         with self._lock:

@@ -17,7 +17,7 @@ from app.dispatch import EXPRESS, Dispatch
 from app.errors import NotFiniteError, UnavailableError
 from app.jobs import Array, Call, Job, Output
 from app.merging import MergePolicy
-from app.metrics import Metrics
+from app.observe.metrics import Metrics
 from app.residency import Residency
 from lorat import Adapter, MultiLoRAT, Row
 
@@ -45,7 +45,7 @@ class Engine:
         `merge_bytes`: memory for merged weights. `express`: one worker more, for what must not wait long.
         """
         self._model = model
-        self._residency = Residency(model)
+        self._residency = Residency(model, metrics.loaded_to_device)
         self.max_batch_tokens = max_batch_tokens
         self._dispatch = Dispatch(max_batch_tokens, model.slots.capacity, workers, express=express)
         self._policy = MergePolicy(merge_bytes)
@@ -100,6 +100,16 @@ class Engine:
     def merged(self, digest: str) -> bool:
         """Whether an adapter is in a slot with merged weights."""
         return self._residency.is_merged(digest)
+
+    @property
+    def residency(self) -> Residency:
+        """Who is in the slots."""
+        return self._residency
+
+    @property
+    def queue(self) -> Dispatch:
+        """What waits."""
+        return self._dispatch
 
     @property
     def waiting(self) -> int:
@@ -165,6 +175,7 @@ class Engine:
             outputs = self._run(batch)
         except Exception as error:
             logger.exception("a batch of %d failed", len(batch))
+            self._metrics.batch_failed()
             _fail(batch, error)
         else:
             self._resolve(batch, outputs, started)
@@ -195,8 +206,7 @@ class Engine:
         self._batches += 1
         if self._batches % _BATCHES_A_CHOICE == 0 or (self._always and residency.loads != self._chosen_at):
             self._merge()
-        self._metrics.observe_batch(tasks, len(by_adapter), tokens, seconds)
-        self._metrics.observe_slots(residency.loads, residency.evictions, len(residency))
+        self._metrics.observe_batch(tasks, len(by_adapter), tokens, seconds, tokens / self.max_batch_tokens)
         logger.debug(
             "forward: %d inputs, %d tokens, %d adapters, %s, %.1f ms",
             len(batch), tokens, len(by_adapter), dict(tasks), seconds * 1000,

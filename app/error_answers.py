@@ -11,7 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from app.answers import gone
-from app.errors import OverloadedError, UnauthorizedError, UnknownAdapterError, status_of
+from app.errors import OverloadedError, UnauthorizedError, UnknownAdapterError, reason, status_of
+from app.observe.exchange import current
 from lorat.errors import LoratError
 
 logger = logging.getLogger("lorat")
@@ -68,6 +69,7 @@ def _respond(
 async def _lorat_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LoratError)
     status, kind = status_of(error)
+    current().refuse(reason(error), str(error))
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, OverloadedError) else None
     return _respond(request, status, str(error), kind, headers, code=_CODES.get(type(error)))
 

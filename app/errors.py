@@ -1,5 +1,7 @@
 """The service's own errors, and the one table from error to HTTP status."""
 
+import re
+
 from lorat import errors as lorat_errors
 from lorat.errors import LoratError
 
@@ -99,7 +101,18 @@ STATUS: dict[type[LoratError], tuple[int, str]] = {
 
 def status_of(error: LoratError) -> tuple[int, str]:
     """HTTP status and TEI error type for an error: the nearest of its classes in `STATUS`."""
-    for kind in type(error).__mro__:
-        if kind in STATUS:
-            return STATUS[kind]
-    return STATUS[LoratError]
+    return STATUS[_kind(error)]
+
+
+def reason_of(kind: type[LoratError]) -> str:
+    """What metrics, logs and traces call a class of `STATUS`: its name, as `unknown_adapter`."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__.removesuffix("Error")).lower()
+
+
+def reason(error: LoratError) -> str:
+    """As `reason_of` the nearest of an error's classes in `STATUS`."""
+    return reason_of(_kind(error))
+
+
+def _kind(error: LoratError) -> type[LoratError]:
+    return next((kind for kind in type(error).__mro__ if kind in STATUS), LoratError)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from app.catalog import Version
 from app.engine import Engine
 from app.errors import DamagedError, UnknownAdapterError
+from app.observe.adapter_counts import AdapterCounts
 from app.registry import Registry
 from app.usage import Usage
 
@@ -22,11 +23,14 @@ _STOP_SECONDS = 5.0
 class Follower:
     """Follows the log until it is closed."""
 
-    def __init__(self, registry: Registry, engine: Engine, usage: Usage, interval: float) -> None:
+    def __init__(
+        self, registry: Registry, engine: Engine, usage: Usage, counts: AdapterCounts, interval: float
+    ) -> None:
         """`interval`: seconds between two looks at the store."""
         self._registry = registry
         self._engine = engine
         self._usage = usage
+        self._counts = counts
         self._interval = interval
         self._settled = -1
         self._named: set[str] = set()
@@ -97,7 +101,8 @@ class Follower:
     def _settle(self) -> None:
         catalog = self._registry.catalog
         self._named = catalog.digests()
-        self._usage.keep(lambda reference: catalog.find(reference) is not None)
+        for kept in (self._usage, self._counts):
+            kept.keep(lambda reference: catalog.find(reference) is not None)
         set_up = [(version, catalog.settings(version.name)) for version in catalog.list(None, len(catalog))]
         pinned = [version for version, settings in set_up if settings["pinned"]]
         always, never = (

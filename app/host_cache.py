@@ -1,6 +1,7 @@
 """Adapter contents in the host's memory: the least recently used give way, and each is read once at a time."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,15 +14,22 @@ READERS = 4
 class HostCache:
     """Contents by digest, up to a number of bytes. Safe to use from any thread."""
 
-    def __init__(self, limit: int, read: Callable[[str], Adapter]) -> None:
-        """`limit`: bytes of tensors (the newest content stays, however large); `read` brings what is not here."""
+    def __init__(
+        self, limit: int, read: Callable[[str], Adapter], loaded: Callable[[float], object] = lambda seconds: None
+    ) -> None:
+        """`limit`: bytes of tensors (the newest content stays, however large); `read` brings what is not here.
+
+        `loaded` is called with the time that bringing one took.
+        """
         self._limit = limit
         self._read = read
+        self._loaded = loaded
         self._contents: OrderedDict[str, Adapter] = OrderedDict()
         self._loading: dict[str, Future[Adapter]] = {}
         self._lock = threading.Lock()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="cold")
         self.bytes = 0
+        self.evictions = 0
 
     def get(self, digest: str) -> Adapter | None:
         """A content that is here."""
@@ -49,11 +57,15 @@ class HostCache:
             self.bytes += content_bytes(content)
             while self.bytes > self._limit and len(self._contents) > 1:
                 self._remove(next(iter(self._contents)))
+                self.evictions += 1
 
     def drop(self, digest: str) -> None:
         """Let go of a content, if it is here."""
         with self._lock:
             self._remove(digest)
+
+    def __len__(self) -> int:
+        return len(self._contents)
 
     def __contains__(self, digest: str) -> bool:
         return digest in self._contents
@@ -68,12 +80,14 @@ class HostCache:
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def _load(self, digest: str) -> Adapter:
+        started = time.perf_counter()
         try:
             content = self._read(digest)
             self.put(digest, content)
         finally:
             with self._lock:
                 del self._loading[digest]
+        self._loaded(time.perf_counter() - started)
         return content
 
     def _touch(self, digest: str) -> Adapter | None:

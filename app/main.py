@@ -19,7 +19,9 @@ from app.demo import import_demos
 from app.engine import Engine
 from app.error_answers import add_handlers
 from app.follow import Follower
-from app.metrics import Measured, Metrics
+from app.observe.metrics import Metrics
+from app.observe.requests import Observed
+from app.observe.traces import Traces, open_traces
 from app.openapi import add_examples
 from app.registry import Registry
 from app.routes import adapters, comparing, health, inference, models, openai, tokenize, versions, vllm
@@ -45,9 +47,10 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app = FastAPIOffline(title="LoRAT", version=__version__, redoc_url=None, lifespan=_lifespan)
     app.state.settings = chosen
     app.state.service = service
-    app.state.metrics = service.metrics if service else Metrics()
+    app.state.metrics = service.metrics if service else Metrics(chosen.metrics_adapters)
+    app.state.traces = open_traces(chosen.trace_endpoint)
     app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen), seconds=chosen.body_timeout_seconds)
-    app.add_middleware(Measured, metrics=app.state.metrics)
+    app.add_middleware(Observed, metrics=app.state.metrics, traces=app.state.traces, access_log=chosen.access_log)
     # `include_router` would cost each request a second search; the first found is the cheapest
     app.router.routes[:0] = [route for module in MODULES for route in module.router.routes]
     add_handlers(app)
@@ -64,10 +67,16 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     express = model.device.type == "cpu"
     tokens = settings.max_batch_tokens or _measure_budget(model, workers)
     engine = Engine(model, tokens, metrics, workers, merge_bytes, express)
-    registry = Registry(log, partial(check_adapter, model), engine, cache_bytes=settings.host_cache_bytes)
+    registry = Registry(
+        log,
+        partial(check_adapter, model),
+        engine,
+        cache_bytes=settings.host_cache_bytes,
+        loaded=metrics.loaded_to_host,
+    )
     changes = Changes(registry, upload_limits(settings), settings.keep_versions)
     usage = Usage()
-    follower = Follower(registry, engine, usage, settings.follow_seconds)
+    follower = Follower(registry, engine, usage, metrics.adapters, settings.follow_seconds)
     try:
         if settings.demo:
             import_demos(changes, log.catalog)
@@ -127,6 +136,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await run_in_threadpool(service.close)
+        traces: Traces | None = app.state.traces
+        if traces:
+            await run_in_threadpool(traces.close)
 
 
 def _body_limit(settings: Settings, path: str) -> int:

@@ -52,11 +52,22 @@ class Device(Protocol):
 class Registry:
     """The adapters of one store, checked against one base."""
 
-    def __init__(self, log: AdapterLog, check: Callable[[Path], Adapter], device: Device, *, cache_bytes: int) -> None:
-        """`check` reads an adapter's directory, or raises an AdapterError."""
+    def __init__(
+        self,
+        log: AdapterLog,
+        check: Callable[[Path], Adapter],
+        device: Device,
+        *,
+        cache_bytes: int,
+        loaded: Callable[[float], object] = lambda seconds: None,
+    ) -> None:
+        """`check` reads an adapter's directory, or raises an AdapterError.
+
+        `loaded` is called with the time that bringing a content into the host cache took.
+        """
         self.log = log
         self.check = check
-        self.cache = HostCache(cache_bytes, self._read)
+        self.cache = HostCache(cache_bytes, self._read, loaded)
         self.damaged: dict[str, str] = {}
         """Why a content cannot be served, by its digest."""
         self._device = device

@@ -1,8 +1,9 @@
 """Which adapters are in the device's slots: the least recently used that nobody leases gives way."""
 
 import threading
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 
 from app.merging import Candidate
@@ -12,17 +13,25 @@ from lorat import Adapter, MultiLoRAT, Slot
 class Residency:
     """Slots by digest, in the order of their last use. Safe to use from several threads."""
 
-    def __init__(self, model: MultiLoRAT) -> None:
+    def __init__(self, model: MultiLoRAT, loaded: Callable[[float], object] = lambda seconds: None) -> None:
+        """`loaded` is called with the time that filling a slot took."""
         self._model = model
+        self._loaded = loaded
         self._slots: OrderedDict[str, Slot] = OrderedDict()
         self._leases: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._pinned: Set[str] = frozenset()
         self.loads = 0
         self.evictions = 0
+        self.merges = 0
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def capacity(self) -> int:
+        """How many adapters the device can hold."""
+        return self._model.slots.capacity
 
     def digests(self) -> list[str]:
         """What is in a slot. Any thread may ask."""
@@ -95,8 +104,10 @@ class Residency:
         self._model.unload(self._slots.pop(digest))
 
     def _load(self, digest: str, adapter: Adapter) -> None:
+        started = time.perf_counter()
         self._slots[digest] = self._model.load(adapter)
         self.loads += 1
+        self._loaded(time.perf_counter() - started)
 
     def prefer(self, pinned: Set[str]) -> None:
         """Which give way last."""
@@ -122,6 +133,8 @@ class Residency:
         try:
             if merged:
                 self._model.merge(slot)
+                with self._lock:
+                    self.merges += 1
             else:
                 self._model.unmerge(slot)
         finally:

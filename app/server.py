@@ -9,7 +9,7 @@ import uvicorn
 
 from app.access.connection import guarded
 from app.main import create_app, open_service
-from app.metrics import Metrics
+from app.observe.logs import configure
 from app.settings import Settings
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -18,23 +18,26 @@ logger = logging.getLogger("lorat")
 
 def serve(settings: Settings) -> None:
     """Serve until SIGINT or SIGTERM, then answer what is running and stop."""
-    logging.basicConfig(format="%(levelname)s: %(message)s")
-    logger.setLevel(settings.log_level.upper())
+    configure(settings.log_format, settings.log_level)
     transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_default_handler()
+    transformers.utils.logging.enable_propagation()
     if not (settings.api_key or settings.admin_key) and settings.host not in LOOPBACK:
         logger.warning("no LORAT_API_KEY or LORAT_ADMIN_KEY: everyone who reaches %s may do everything", settings.host)
-    service = open_service(settings, Metrics())
+    app = create_app(settings)
+    app.state.service = open_service(settings, app.state.metrics)
     gc.collect()
     gc.freeze()  # what the start left behind stays: looking through it all, again and again, would stop every request
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it has drained: end with 0
         signal.signal(number, lambda *_: None)
     uvicorn.run(
-        create_app(settings, service),
+        app,
         host=settings.host,
         port=settings.port,
         http=guarded(settings),
         ws="none",
         access_log=False,
+        log_config=None,  # its loggers are ours
         log_level=settings.log_level,
         timeout_graceful_shutdown=settings.graceful_seconds,
     )

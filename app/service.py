@@ -16,7 +16,9 @@ from app.engine import Engine
 from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
 from app.follow import Follower
 from app.jobs import Array, Call, Output
-from app.metrics import Metrics
+from app.observe.exchange import current
+from app.observe.metrics import Metrics
+from app.observe.state import watch
 from app.registry import Registry
 from app.settings import Settings
 from app.tokenizing import Input, Manner, Tokenizing
@@ -105,10 +107,7 @@ class Service:
         self.admission = Admission(settings.max_concurrent_requests, settings.max_queue_seconds, engine.enough)
         self.limits = Limits(settings)
         self._tokenizing = Tokenizing(model.base, engine.submit, TOKENIZER_THREADS)
-        metrics.gauge("lorat_queue_tokens", "Tokens waiting", lambda: engine.waiting)
-        metrics.gauge("lorat_running_requests", "Requests admitted", lambda: self.admission.running)
-        metrics.gauge("lorat_queue_seconds", "Time that all admitted work takes", self.admission.seconds)
-        metrics.gauge("lorat_adapters", "Adapters in the store", lambda: len(registry.catalog))
+        watch(metrics, engine, registry, self.admission)
 
     async def infer(
         self,
@@ -123,6 +122,8 @@ class Service:
         Raises a LoratError for every reason not to answer; nothing of a refused request is computed.
         """
         started = time.perf_counter()
+        seen = current()
+        seen.ask(references)
         self._check_count(len(inputs) * len(references))
         for reference in references:
             caller.require(reference or BASE)
@@ -130,10 +131,13 @@ class Service:
             async with in_time(caller.deadline):
                 chosen = [await self._choose(reference, asked) for reference in references]
                 calls = [one.call(asked, caller.deadline) for one in chosen]
+                runs = [seen.run(one.adapter, one.digest, call) for one, call in zip(chosen, calls, strict=True)]
                 for one, call in zip(chosen, calls, strict=True):
                     self._tokenizing.put(call, inputs, self._manner(asked, one.content, options))
                 outputs = await _all(calls)
         self.admission.learn(work, sum(job.size for job in calls[0].jobs))
+        for run, computed in zip(runs, outputs, strict=True):
+            run.outputs = computed
         found = zip(chosen, calls, outputs, strict=True)
         return [_answer(one, call, output, started) for one, call, output in found]
 

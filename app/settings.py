@@ -98,6 +98,14 @@ class Settings(BaseSettings):
     )
     auto_truncate: bool = Field(True, description="cut over-long inputs where the request does not say")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug: a line per forward")
+    log_format: Literal["text", "json"] = Field("text", description="how log lines are written")
+    access_log: bool = Field(False, description="a log line for each request")
+    metrics_adapters: Annotated[int, Field(ge=0)] = Field(
+        100, description="adapters with metrics of their own; the others' are counted together"
+    )
+    trace_endpoint: SecretStr | None = Field(
+        None, description="OTLP/HTTP URL that traces are sent to; needs the extra `trace`"
+    )
     graceful_seconds: Count = Field(30, description="time that running requests get at shutdown")
     api_key: Keys = Field(
         (),

@@ -14,7 +14,7 @@ import numpy as np
 
 from app.engine import Engine
 from app.jobs import Call
-from app.metrics import Metrics
+from app.observe.metrics import Metrics
 from lorat import Adapter, MultiLoRAT, Tokens, read_adapter
 from lorat.adapter import Task
 from lorat.base import locate_base

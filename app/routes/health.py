@@ -3,6 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -46,4 +47,5 @@ async def info(request: Request) -> dict[str, Any]:
 @router.get("/metrics", response_class=PlainTextResponse, responses=ERRORS, dependencies=[Depends(require_metrics)])
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
-    return Response(request.app.state.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    text = await run_in_threadpool(request.app.state.metrics.render)  # thousands of lines: the loop goes on meanwhile
+    return Response(text, media_type=CONTENT_TYPE_LATEST)

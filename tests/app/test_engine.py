@@ -9,7 +9,7 @@ import torch
 from app.engine import Engine
 from app.errors import UnavailableError
 from app.jobs import Call
-from app.metrics import Metrics
+from app.observe.metrics import Metrics
 from app.residency import Residency
 from lorat import MultiLoRAT, Row, Tokens, read_adapter
 from tests.oracle import make_peft
@@ -22,8 +22,8 @@ class Trace(Metrics):
         super().__init__()
         self.batches = []
 
-    def observe_batch(self, tasks, adapters, tokens, seconds):
-        super().observe_batch(tasks, adapters, tokens, seconds)
+    def observe_batch(self, tasks, adapters, tokens, seconds, fill):
+        super().observe_batch(tasks, adapters, tokens, seconds, fill)
         self.batches.append((adapters, set(tasks), tasks.total()))
 
 

@@ -11,7 +11,7 @@ import pytest
 from app.errors import StoreError
 from app.gc import collect
 from app.main import open_service
-from app.metrics import Metrics
+from app.observe.metrics import Metrics
 from app.settings import Settings
 from lorat.errors import LoratError
 from tests.app.conftest import running, upload

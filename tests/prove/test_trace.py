@@ -47,7 +47,7 @@ def test_trace_of_600_mixed_requests(minilm_path, tmp_path, keep):
     keep(f"{len(forwards)} forward passes, {len(both)} of them with at least 8 adapters and both tasks; no merge.")
     keep(f"{threads_in_forward(service)}\n")
     keep("| forward | inputs | adapters | embed | classify | tokens | ms |\n|---|---|---|---|---|---|---|")
-    for number, (tasks, adapters, tokens, seconds) in enumerate(forwards[:SHOWN]):
+    for number, (tasks, adapters, tokens, seconds, _) in enumerate(forwards[:SHOWN]):
         kinds = tasks["embedding"], tasks["sequence_classification"]
         keep(f"| {number} | {tasks.total()} | {adapters} | {kinds[0]} | {kinds[1]} | {tokens} | {seconds * 1000:.0f} |")
 
