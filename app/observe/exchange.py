@@ -1,9 +1,9 @@
 """What is known of the request under way: written where it happens, read when the request has ended."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
-from typing import NamedTuple
+from math import inf
 
 from app.catalog import Version
 from app.jobs import Call, Output
@@ -11,12 +11,8 @@ from app.jobs import Call, Output
 BASE = "base"
 
 
-class Stage(NamedTuple):
-    """A part of a request's time, by `time.perf_counter`."""
-
-    name: str
-    start: float
-    end: float
+Stage = tuple[str, float, float]
+"""A part of a request's time: its name, its start and its end by `time.perf_counter`."""
 
 
 class Run:
@@ -30,37 +26,46 @@ class Run:
         self.bound = time.perf_counter()
         self.name = version.name if version else BASE
         self.reference = version.reference if version else BASE
-        self.digest = version.digest if version else ""
+        self.digest = f"sha256:{version.digest}" if version else ""
         self.outputs: Sequence[Output] = ()
 
     @property
     def tokens(self) -> int:
         """Of all its inputs; 0 until they are tokenised."""
-        return sum(job.size for job in self._call.jobs)
+        return sum([len(job.tokens) for job in self._call.jobs])
 
-    def stages(self) -> Iterator[Stage]:
-        """Those it went through. Of inputs in several batches: until the last one was taken, and from the first one."""
+    def stages(self, asked: float, ended: float) -> list[Stage]:
+        """Those it went through. `asked`: when the inference began; `ended`: when the answer was written.
+
+        Of inputs in several batches: queued until the last one was taken, inference from when the first one was.
+        """
+        stages = [("binding", asked, self.bound)]
         tokenized = self._call.tokenized
         if not tokenized:
-            return
-        yield Stage("tokenization", self.bound, tokenized)
-        if self.outputs:
-            taken = [tokenized + output.queued for output in self.outputs]
-            ends = [start + output.inference for start, output in zip(taken, self.outputs, strict=True)]
-            yield Stage("queue", tokenized, max(taken))
-            yield Stage("inference", min(taken), max(ends))
+            return stages
+        stages.append(("tokenization", self.bound, tokenized))
+        if not self.outputs:
+            return stages
+        first, last, done = inf, 0.0, 0.0
+        for output in self.outputs:
+            taken = output.queued
+            first, last, done = min(first, taken), max(last, taken), max(done, taken + output.inference)
+        stages.append(("queue", tokenized, tokenized + last))
+        stages.append(("inference", tokenized + first, tokenized + done))
+        stages.append(("answer", tokenized + done, ended))
+        return stages
 
 
 class Exchange:
     """One request and its answer. `status` is 0 until the answer begins; `reason` says why it is a refusal."""
 
     __slots__ = (
-        "_asked",
         "_began",
+        "_references",
+        "asked",
         "client",
         "error",
         "id",
-        "inferring",
         "method",
         "reason",
         "runs",
@@ -79,13 +84,13 @@ class Exchange:
         self.reason = ""
         self.error = ""
         self.runs: list[Run] = []
-        self.inferring = 0.0
-        self._asked: Sequence[str] = ()
+        self.asked = 0.0
+        self._references: Sequence[str] = ()
 
     def ask(self, references: Sequence[str | None]) -> None:
         """An inference begins, with these adapters."""
-        self.inferring = time.perf_counter()
-        self._asked = [reference or BASE for reference in references]
+        self.asked = time.perf_counter()
+        self._references = [reference or BASE for reference in references]
 
     def run(self, version: Version | None, call: Call) -> Run:
         """One of its adapters is bound."""
@@ -100,19 +105,12 @@ class Exchange:
     @property
     def adapters(self) -> str:
         """References, comma separated: `name@version` once bound, until then as asked; empty without inference."""
-        return ",".join([run.reference for run in self.runs] or self._asked)
+        return ",".join([run.reference for run in self.runs] or self._references)
 
     @property
     def tokens(self) -> int:
         """Of all its runs."""
-        return sum(run.tokens for run in self.runs)
-
-    def stages(self, run: Run, ended: float) -> Iterator[Stage]:
-        """Of a run, with finding its adapter before and writing the answer after. `ended`: of the request."""
-        yield Stage("binding", self.inferring, run.bound)
-        yield from run.stages()
-        if run.outputs:
-            yield Stage("answer", max(stage.end for stage in run.stages()), ended)
+        return sum([run.tokens for run in self.runs])
 
     def epoch(self, moment: float) -> int:
         """A moment of `time.perf_counter`, in nanoseconds since 1970."""

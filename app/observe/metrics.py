@@ -98,12 +98,19 @@ class Metrics:
             self._disconnects.add()
         elif status >= 400:
             self._refusals.add((exchange.reason or f"http_{status}",))
+        if exchange.runs:
+            self._observe_runs(exchange, ended)
+
+    def _observe_runs(self, exchange: Exchange, ended: float) -> None:
+        computed = 0
         for run in exchange.runs:
-            self.adapters.add(run.name, run.tokens if run.outputs else 0)
-            for name, start, end in exchange.stages(run, ended):
+            tokens = run.tokens if run.outputs else 0
+            computed += tokens
+            self.adapters.add(run.name, tokens)
+            for name, start, end in run.stages(exchange.asked, ended):
                 self._stages.observe(end - start, name)
-        if exchange.runs and status < 400:
-            self._request_tokens.observe(exchange.tokens)
+        if computed:
+            self._request_tokens.observe(computed)
 
     def collect(self) -> Iterator[Metric]:
         """Everything, without the times at which each counter began: half of the text, and no one reads it."""

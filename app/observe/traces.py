@@ -93,7 +93,7 @@ class Traces:
             root.set_status(self._trace.StatusCode.ERROR, exchange.error)
         below = self._trace.set_span_in_context(root)
         for run in exchange.runs:
-            for stage in exchange.stages(run, ended):
+            for stage in run.stages(exchange.asked, ended):
                 self._add(stage, run, exchange, below)
 
     def _add(self, stage: Stage, run: Run, exchange: Exchange, below: "Context") -> None:
@@ -102,8 +102,9 @@ class Traces:
             "lorat.digest": run.digest,
             "lorat.tokens": run.tokens,
         }
-        span = self._tracer.start_span(stage.name, below, attributes=names, start_time=exchange.epoch(stage.start))
-        span.end(exchange.epoch(stage.end))
+        name, start, end = stage
+        span = self._tracer.start_span(name, below, attributes=names, start_time=exchange.epoch(start))
+        span.end(exchange.epoch(end))
 
     def close(self) -> None:
         """Send what is left. A collector that does not answer is left behind."""
