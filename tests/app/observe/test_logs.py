@@ -108,7 +108,7 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
                 answers.append(client.post(url, json={"inputs": "hello"}, headers=headers))
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
-        lines = server.stderr.read().decode().splitlines()
+        lines = server.stderr.read().decode().partition("nanobind: leaked")[0].splitlines()  # triton's, after Python
     written = "\n".join(lines)
     for secret in (*KEYS.values(), "wrong-key-90d1", "hidden-word"):
         assert secret not in written
@@ -127,5 +127,8 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
     else:
         assert all(line.startswith("    ") or HEAD.match(line) for line in lines)
         [first] = [line for line in lines if " asked-0 " in line and "route=/embed" in line]
-        assert re.search(r"INFO asked-0 request method=POST route=/embed status=200 ms=[\d.]+ client=127.0.0.1 adapter=a@1 tokens=3$", first)
+        assert re.search(
+            r"INFO asked-0 request method=POST route=/embed status=200 ms=[\d.]+ client=127.0.0.1 adapter=a@1 tokens=3$",
+            first,
+        )
     assert any("Uvicorn running" in line for line in lines)

@@ -121,7 +121,9 @@ def test_tiers_loads_and_evictions(used):
     assert samples["lorat_load_seconds_count", ("tier", "device")] == 4
     assert samples["lorat_evictions_total", ("tier", "device")] == 3
     assert samples["lorat_load_seconds_count", ("tier", "host")] == 4
-    assert samples["lorat_evictions_total", ("tier", "host")] == 6, "each of two uploads and of four loads left room for one"
+    assert samples["lorat_evictions_total", ("tier", "host")] == 6, (
+        "each of two uploads and of four loads left room for one"
+    )
     assert samples["lorat_slots",] == 1 and samples["lorat_adapters",] == 3
     assert samples["lorat_host_cache_bytes",] > 1
 
