@@ -75,7 +75,7 @@ def test_every_metric_is_in_its_table(shown):
         return f"{family.name}_total" if family.type == "counter" else family.name
 
     compare("Metrics", [
-        row(f"`{name(family)}`", family.type, labels(family) or "–", family.documentation)
+        row(f"`{name(family)}`", family.type, labels(family) or "-", family.documentation)
         for family in shown
         if not family.name.startswith("process_")  # prometheus_client's own, by the system
     ])  # fmt: skip

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -99,7 +100,7 @@ def test_a_request_is_a_span_with_one_below_it_for_each_stage(receiver, tiny_pat
         assert attributes(span) == {"lorat.adapter": "a@1", "lorat.digest": digest, "lorat.tokens": 7}
         assert root.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         assert span.end_time_unix_nano <= root.end_time_unix_nano
-    for earlier, later in zip(below, below[1:], strict=False):
+    for earlier, later in pairwise(below):
         assert abs(earlier.end_time_unix_nano - later.start_time_unix_nano) <= 1, "no time between two stages is lost"
 
     refused = [span for span in spans if attributes(span).get("http.response.status_code") == 404]
