@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.access.admission import Admission, Work
-from app.access.caller import BASE, Caller, name_of
+from app.access.caller import Caller, name_of
 from app.access.deadline import in_time
 from app.access.limits import Limits
 from app.catalog import Version
@@ -15,7 +15,7 @@ from app.changes import Changes
 from app.engine import Engine
 from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
 from app.follow import Follower
-from app.jobs import Array, Call, Output
+from app.jobs import BASE, Array, Call, Output
 from app.observe.exchange import current
 from app.observe.metrics import Metrics
 from app.observe.state import watch

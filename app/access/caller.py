@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 
 from app.errors import ForbiddenError
-
-BASE = "base"
+from app.jobs import BASE
 
 
 @dataclass(frozen=True)

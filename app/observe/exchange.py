@@ -5,11 +5,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from math import inf
 
-from app.catalog import Version
-from app.jobs import Call, Output
-
-BASE = "base"
-
+from app.jobs import BASE, Call, Output
 
 Stage = tuple[str, float, float]
 """A part of a request's time: its name, its start and its end by `time.perf_counter`."""
@@ -20,13 +16,13 @@ class Run:
 
     __slots__ = ("_call", "bound", "digest", "name", "outputs", "reference")
 
-    def __init__(self, version: Version | None, call: Call) -> None:
-        """`version`: None for the base."""
+    def __init__(self, reference: str, digest: str, call: Call) -> None:
+        """`reference`: `name@version`, or the base's name."""
         self._call = call
         self.bound = time.perf_counter()
-        self.name = version.name if version else BASE
-        self.reference = version.reference if version else BASE
-        self.digest = f"sha256:{version.digest}" if version else ""
+        self.name = reference.partition("@")[0]
+        self.reference = reference
+        self.digest = f"sha256:{digest}"
         self.outputs: Sequence[Output] = ()
 
     @property
@@ -92,9 +88,9 @@ class Exchange:
         self.asked = time.perf_counter()
         self._references = [reference or BASE for reference in references]
 
-    def run(self, version: Version | None, call: Call) -> Run:
+    def run(self, reference: str, digest: str, call: Call) -> Run:
         """One of its adapters is bound."""
-        run = Run(version, call)
+        run = Run(reference, digest, call)
         self.runs.append(run)
         return run
 

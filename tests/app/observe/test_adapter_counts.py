@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.jobs import BASE
 from app.observe.adapter_counts import OTHER, AdapterCounts
-from app.observe.exchange import BASE
 
 NAMES = [BASE, *(f"a{number}" for number in range(12))]
 ASKED = st.tuples(st.sampled_from(NAMES), st.integers(0, 500))
