@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     merge_bytes: Annotated[int, Field(ge=0)] = Field(256 * MEBIBYTE, description="memory for merged weights")
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")
     served_name: Annotated[str, Field(min_length=1)] = Field("base", description="what /v1 routes call the base")
+    reranker: str | None = Field(
+        None, description="the adapter of /rerank where a request names none: clients of one-model servers cannot"
+    )
     lora_dir: Path | None = Field(
         None, description="directory that /v1/load_lora_adapter may read below; none: that route is closed"
     )

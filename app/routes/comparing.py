@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.access.auth import require_inference
 from app.access.gated import Gated
 from app.answers import headers_of, json_response, scores_of, similarities
-from app.routes.asking import ERRORS, Adapters, ask_one, one
+from app.routes.asking import ERRORS, Adapters, ask_one, one, service_of
 from app.schemas.inference import Manners, Rank, RerankRequest, SimilarityRequest
 from app.service import Answer
 from lorat.errors import NoHeadError
@@ -24,7 +24,8 @@ async def similarity(body: SimilarityRequest, request: Request, adapter: Adapter
 async def rerank(body: RerankRequest, request: Request, adapter: Adapters = None) -> Response:
     """The texts by how well they fit the query, best first: a classifier of pairs with one label."""
     pairs = [(body.query, text) for text in body.texts]
-    answer = await ask_one(request, "sequence_classification", pairs, one(adapter), body)
+    reference = one(adapter) or service_of(request).settings.reranker
+    answer = await ask_one(request, "sequence_classification", pairs, reference, body)
     return json_response(_ranks(answer, body), headers_of([answer]))
 
 
