@@ -67,7 +67,7 @@ def _texts(inputs: list[str | list[int]], name: str) -> list[Input]:
 
 def _check_fields(body: ModelRequest, name: str, task: str) -> None:
     """Refuse what would change nothing, so that nobody believes that it does."""
-    given = body.model_fields_set | (body.parameters.model_fields_set if body.parameters else set())
+    given = {*body.model_dump(exclude_none=True), *(body.parameters or Parameters()).model_dump(exclude_none=True)}
     for meant, fields in _MEANT_FOR.items():
         if meant != task and (wrong := sorted(fields & given)):
             raise InvalidRequestError(
