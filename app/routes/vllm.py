@@ -23,6 +23,9 @@ from lorat.errors import LoratError
 router = APIRouter(
     prefix="/v1", tags=["vllm"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS
 )
+DONE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Done", "content": {"text/plain": {"schema": {"type": "string"}}}}
+}
 
 
 @router.post("/classify", response_model=Classification)
@@ -51,7 +54,7 @@ def _data(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-@router.post("/load_lora_adapter", response_class=PlainTextResponse, dependencies=[Depends(require_admin)])
+@router.post("/load_lora_adapter", response_class=Response, responses=DONE, dependencies=[Depends(require_admin)])
 async def load(body: LoadRequest, request: Request) -> Response:
     """Serve the adapter in a directory below `LORAT_LORA_DIR` under a name. It goes into the store, as an upload."""
     if not body.lora_name or not body.lora_path:
@@ -71,7 +74,7 @@ async def load(body: LoadRequest, request: Request) -> Response:
     return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
 
 
-@router.post("/unload_lora_adapter", response_class=PlainTextResponse, dependencies=[Depends(require_admin)])
+@router.post("/unload_lora_adapter", response_class=Response, responses=DONE, dependencies=[Depends(require_admin)])
 async def unload(body: UnloadRequest, request: Request) -> Response:
     """Stop serving a name in this process until it is loaded again. The store keeps it."""
     if not body.lora_name:
