@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from app.answers import gone
 from app.errors import OverloadedError, UnauthorizedError, UnknownAdapterError, reason, status_of
@@ -95,7 +96,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     message, status = str(error.detail), error.status_code
     if status == 400:  # a body that its parser gave up on
         status, message = 422, f"{message.rstrip('.')}: send well-formed JSON, or a form for an upload"
-    return _respond(request, status, message, _KINDS.get(status, "Validation"), error.headers)
+    headers = {"Allow": ", ".join(_allowed(request))} if status == 405 else error.headers
+    return _respond(request, status, message, _KINDS.get(status, "Validation"), headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of a path. Starlette names those of the first route that has it."""
+    routes = (route for route in request.app.routes if isinstance(route, Route))
+    return sorted(
+        {
+            method
+            for route in routes
+            if route.matches(request.scope)[0] is not Match.NONE
+            for method in route.methods or ()
+        }
+    )
 
 
 async def _client_gone(_: Request, __: Exception) -> Response:
