@@ -125,7 +125,7 @@ ANSWERS: dict[str, Any] = {
     "POST /v1/unload_lora_adapter": "Success: LoRA adapter 'reviews' removed successfully.",
     "POST /adapters": _RECORD,
     "GET /adapters": {"adapters": [_RECORD], "next": None},
-    "GET /adapters/{reference}": _RECORD,
+    "GET /adapters/{name}": _RECORD,
     "GET /adapters/{name}/versions": {"versions": [_RECORD]},
     "POST /adapters/{name}/rollback": _RECORD,
     "PATCH /adapters/{name}": _RECORD | {"pinned": True},

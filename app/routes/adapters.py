@@ -129,17 +129,17 @@ def _wanted(version: Version, task: Task | None, tag: str | None) -> bool:
     return task in (None, version.record["task"]) and (tag is None or tag in version.record["tags"])
 
 
-@router.get("/adapters/{reference}", response_model=Record, response_model_exclude_unset=True)
-async def record(request: Request, reference: str, response: Response) -> dict[str, Any]:
+@router.get("/adapters/{name}", response_model=Record, response_model_exclude_unset=True)
+async def record(request: Request, name: str, response: Response) -> dict[str, Any]:
     """One adapter: `name` (its newest version) or `name@version`."""
     registry = service_of(request).registry
-    version = await run_in_threadpool(registry.resolve, reference)
+    version = await run_in_threadpool(registry.resolve, name)
     response.headers.update(etag(version))
     return registry.show(version)
 
 
-@router.delete("/adapters/{reference}", status_code=204, responses=CONDITIONAL, dependencies=[Depends(require_admin)])
-async def delete(request: Request, reference: str, if_match: Match = None) -> None:
+@router.delete("/adapters/{name}", status_code=204, responses=CONDITIONAL, dependencies=[Depends(require_admin)])
+async def delete(request: Request, name: str, if_match: Match = None) -> None:
     """End a name, or one version of it; requests already admitted finish."""
     service = service_of(request)
-    await run_in_threadpool(service.changes.delete, reference, if_match)
+    await run_in_threadpool(service.changes.delete, name, if_match)

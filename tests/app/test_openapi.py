@@ -10,7 +10,7 @@ from app.openapi import ANSWERS, QUERIES, REQUESTS
 from tests.app.conftest import upload
 from tests.oracle import make_peft
 
-NO_JSON = {"POST /adapters", "GET /metrics", "GET /adapters/{reference}/download", "DELETE /adapters/{reference}"}
+NO_JSON = {"POST /adapters", "GET /metrics", "GET /adapters/{reference}/download", "DELETE /adapters/{name}"}
 
 
 @pytest.fixture(scope="module")
