@@ -35,13 +35,15 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     path, names = case.operation.path, FITTING.get(case.operation.path, NAMES)
     name = names[choice // 4 % len(names)]
     parameters = {parameter.name for parameter in case.operation.query}
-    if path.startswith("/v1/") and isinstance(case.body, dict) and "model" in case.body:
+    fields = case.body if isinstance(case.body, dict) else {}
+    fields |= {key: name for key in ("model", "lora_name", "lora_path") if key in fields}
+    fields |= {"version": 1} if "version" in fields else {}
+    if "model" in fields:
         case.query.pop("adapter", None)
-        case.body["model"] = name
     elif "adapter" in parameters:
         case.query["adapter"] = [name]
-    if case.path_parameters:
-        case.path_parameters["name"] = f"{name}@1" if case.method in ("GET", "DELETE") and choice % 8 == 1 else name
+    for key in case.path_parameters:
+        case.path_parameters[key] = f"{name}@1" if case.method in ("GET", "DELETE") and choice % 8 == 1 else name
     if path == "/adapters" and case.method == "POST":
         kwargs["files"] = [("name", (None, f"up-{choice % 5}")), ("files", ("adapter.zip", archive(name)))]
 
