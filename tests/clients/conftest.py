@@ -66,6 +66,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "reranker": "reranker",
         "merge": "never",  # the bits of a vector depend on whether its adapter is merged,
         "workers": "1",  # and on what it is computed with
+        "max-batch-tokens": "4096",
     }
     command = [PYTHON, "-m", "app", "serve", *(f"--{name}={value}" for name, value in flags.items())]
     with (directory / "log").open("wb") as log, subprocess.Popen(command, cwd=ROOT, stderr=log) as process:
