@@ -161,11 +161,6 @@ class Tokenizer:
             raise InputTooLongError(f"{len(ids)} token ids, the limit is {limit}: send fewer or set truncate=true")
         return Tokens(list(ids[:limit] if direction == "right" else ids[-limit:]))
 
-    def begins(self, ids: Sequence[int]) -> bool:
-        """Whether ids begin as those of every text do: with the special token before it, where there is one."""
-        first = self._backend.encode("", add_special_tokens=True).ids[:1]
-        return not first or list(ids[:1]) == first
-
     def prompt_length(self, prompt: str, lower_case: bool = False) -> int:
         """Tokens that a prompt takes at the head of a text: itself and the special token before it."""
         ids = self._backend.encode(prompt.lower() if lower_case else prompt, add_special_tokens=True).ids

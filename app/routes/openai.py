@@ -1,7 +1,6 @@
 """OpenAI's routes: `/v1/embeddings` and `/v1/models`."""
 
 import base64
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +18,6 @@ from app.schemas.errors import OpenAIErrorBody
 from app.schemas.inference import Manners
 from app.schemas.openai import EmbeddingRequest, Embeddings, Model, Models
 from app.service import Answer, Service
-from lorat.tokenizer import Tokenizer
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": OpenAIErrorBody} for status in (400, 401, 403, 404, 408, 413, 422, 424, 429, 500, 503, 504)
@@ -32,10 +30,10 @@ router = APIRouter(
 @router.post("/embeddings", response_model=Embeddings)
 async def embeddings(body: EmbeddingRequest, request: Request, adapter: Adapters = None) -> Response:
     """A vector for each input, normalised."""
-    service, inputs = service_of(request), body.items()
-    served = service.settings.served_name
-    _check_vocabulary(inputs, service.model.base.tokenizer)
-    answer = await ask_one(request, "embedding", inputs, reference_of(body.model, one(adapter), served), Manners())
+    served = service_of(request).settings.served_name
+    answer = await ask_one(
+        request, "embedding", body.items(), reference_of(body.model, one(adapter), served), Manners()
+    )
     rows = vectors(answer, True, body.dimensions)
     data = [
         {"object": "embedding", "index": index, "embedding": _encode(row, body.encoding_format)}
@@ -43,16 +41,6 @@ async def embeddings(body: EmbeddingRequest, request: Request, adapter: Adapters
     ]
     content = {"object": "list", "data": data, "model": body.model or one(adapter) or served, "usage": usage(answer)}
     return json_response(content, headers_of([answer]))
-
-
-def _check_vocabulary(inputs: Sequence[str | list[int]], tokenizer: Tokenizer) -> None:
-    """Refuse ids of another vocabulary: small ones exist here as well, and mean other words."""
-    for position, item in enumerate(inputs):
-        if isinstance(item, list) and item and not tokenizer.begins(item):
-            raise InvalidRequestError(
-                f"input {position} holds token ids that do not begin as this base's do: send texts (langchain-openai: "
-                "check_embedding_ctx_length=False), or ids as /tokenize gives them; /embed takes any ids"
-            )
 
 
 def reference_of(model: str | None, adapter: str | None, served: str) -> str | None:
