@@ -64,7 +64,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 128])
     parser.add_argument("--cold", type=int, default=200, help="adapters to load one after another")
     parser.add_argument("--infinity", type=Path, help="Infinity's command, to measure it beside: the base alone")
-    parser.add_argument("--flags", nargs="*", default=["--dtype=bfloat16"], help="of lorat serve")
+    parser.add_argument(
+        "--flags", nargs="*", default=["--dtype=bfloat16", "--max-queue-seconds=600"], help="of lorat serve"
+    )
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 

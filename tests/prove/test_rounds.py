@@ -32,7 +32,7 @@ def test_rounds_of_change_under_mixed_traffic(tiny_path, tmp_path, keep):
         make_peft(tiny_path, tmp_path / str(i), seed=i, r=2, **({"task": "SEQ_CLS", "num_labels": 3} if i % 2 else {}))
         for i in range(6)
     ]
-    flags = ("--demo", "0", "--slots", "4", "--keep-versions", "20")
+    flags = ("--demo", "0", "--slots", "4", "--keep-versions", "20", "--max-queue-seconds", "600")
     with process(tmp_path / "store", *flags, base=tiny_path) as (server, client):
         oracle = {}
         for index, adapter in enumerate(made):

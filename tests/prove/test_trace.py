@@ -16,7 +16,7 @@ SHOWN = 12
 
 
 def test_trace_of_600_mixed_requests(minilm_path, tmp_path, keep):
-    settings = Settings(store=str(tmp_path / "store"), demo=False)
+    settings = Settings(store=str(tmp_path / "store"), demo=False, max_queue_seconds=600)
     with running(settings) as client:
         for index in range(ADAPTERS):
             task = {"task": "SEQ_CLS", "num_labels": 3} if index % 4 == 3 else {}
