@@ -68,7 +68,8 @@ class Admission:
     def _turns(self, work: Work) -> float:
         """Tokens until all of a request's adapters have had theirs, if as much of each other adapter goes between."""
         most = max(self._by_adapter[adapter] for adapter in work.adapters) + work.tokens
-        return most * len(self._by_adapter.keys() | set(work.adapters))
+        new = sum(adapter not in self._by_adapter for adapter in work.adapters)
+        return most * (len(self._by_adapter) + new)
 
     def check(self, now: float, work: Work | None = None, deadline: float = math.inf) -> None:
         """Raises OverloadedError where there is no room, or the answer would come after the deadline.
