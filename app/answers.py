@@ -11,9 +11,9 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
+from app.engine.jobs import Array
 from app.entities import entities
 from app.errors import InvalidRequestError
-from app.jobs import Array
 from app.service import Answer
 from lorat.pooling import finish
 

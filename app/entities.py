@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from app.jobs import Array
+from app.engine.jobs import Array
 from lorat.adapter import Head
 from lorat.tokenizer import Span
 

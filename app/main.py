@@ -13,24 +13,24 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 
 from app.access.body_limit import BodyLimit
-from app.adapter_log import AdapterLog
-from app.changes import Changes
+from app.adapters.changes import Changes
+from app.adapters.follow import Follower
+from app.adapters.registry import Registry
+from app.adapters.upload import UploadLimits
+from app.adapters.usage import Usage
 from app.demo import import_demos
-from app.engine import Engine
+from app.engine.engine import Engine
+from app.engine.tuning import choose_budget, measure_pace
 from app.error_answers import add_handlers
-from app.follow import Follower
 from app.observe.metrics import Metrics
 from app.observe.requests import Observed
 from app.observe.traces import Traces, open_traces
 from app.openapi import add_examples
-from app.registry import Registry
 from app.routes import adapters, comparing, health, inference, models, openai, tokenize, versions, vllm
 from app.service import Service
 from app.settings import Settings
-from app.store import Store
-from app.tuning import choose_budget, measure_pace
-from app.upload import UploadLimits
-from app.usage import Usage
+from app.store.adapter_log import AdapterLog
+from app.store.store import Store
 from lorat import Adapter, MultiLoRAT, __version__, load_base, read_adapter
 from lorat.layout import computes
 from lorat.probes import verify_probes

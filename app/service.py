@@ -10,19 +10,19 @@ from app.access.admission import Admission, Work
 from app.access.caller import Caller, name_of
 from app.access.deadline import in_time
 from app.access.limits import Limits
-from app.catalog import Version
-from app.changes import Changes
-from app.engine import Engine
+from app.adapters.changes import Changes
+from app.adapters.follow import Follower
+from app.adapters.registry import Registry
+from app.adapters.usage import Usage
+from app.engine.engine import Engine
+from app.engine.jobs import BASE, Array, Call, Output
+from app.engine.tokenizing import Input, Manner, Tokenizing
 from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
-from app.follow import Follower
-from app.jobs import BASE, Array, Call, Output
 from app.observe.exchange import current
 from app.observe.metrics import Metrics
 from app.observe.state import watch
-from app.registry import Registry
 from app.settings import Settings
-from app.tokenizing import Input, Manner, Tokenizing
-from app.usage import Usage
+from app.store.catalog import Version
 from lorat import Adapter, MultiLoRAT, Tokens
 from lorat.adapter import Head
 from lorat.errors import NoHeadError

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engine import Engine
-from app.jobs import Call
+from app.engine.engine import Engine
+from app.engine.jobs import Call
 from app.observe.metrics import Metrics
 from lorat import Adapter, MultiLoRAT, Tokens, read_adapter
 from lorat.adapter import Task

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from app.upload import UploadLimits, unpack
+from app.adapters.upload import UploadLimits, unpack
 from lorat.errors import LoratError
 from lorat.files.adapter_file import read_adapter
 from lorat.targets import MODULES, BaseShape

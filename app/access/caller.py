@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from app.engine.jobs import BASE
 from app.errors import ForbiddenError
-from app.jobs import BASE
 
 
 @dataclass(frozen=True)

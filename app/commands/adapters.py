@@ -53,7 +53,7 @@ def _check(options: argparse.Namespace) -> None:
     _require(options.directory)
     settings = read_settings(**({"base": options.base} if options.base else {}))
     prepare_process()
-    from app.changes import inspect
+    from app.adapters.changes import inspect
     from app.main import check_adapter, load_model, upload_limits
 
     received = files_of(options.directory)
@@ -120,9 +120,9 @@ def _rollback(options: argparse.Namespace) -> None:
 
 
 def _gc(options: argparse.Namespace) -> None:
-    from app.adapter_log import AdapterLog
-    from app.gc import collect
-    from app.store import Store
+    from app.store.adapter_log import AdapterLog
+    from app.store.gc import collect
+    from app.store.store import Store
 
     settings = read_settings(**({"store": options.store} if options.store else {}))
     keep = settings.keep_versions if options.keep is None else options.keep

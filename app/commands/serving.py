@@ -43,8 +43,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
 def _tune(options: argparse.Namespace) -> None:
     settings = read_settings(**_given(options))
     prepare_process()
+    from app.engine.tuning import choose_budget, measure_pace
     from app.main import default_workers, load_model
-    from app.tuning import choose_budget, measure_pace
 
     model = load_model(settings)
     workers = settings.workers or default_workers(model.device)

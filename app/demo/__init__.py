@@ -3,8 +3,8 @@
 import logging
 from pathlib import Path
 
-from app.catalog import Catalog
-from app.changes import Changes
+from app.adapters.changes import Changes
+from app.store.catalog import Catalog
 from lorat.errors import BaseMismatchError
 
 logger = logging.getLogger("lorat")

@@ -1,9 +1,9 @@
 """What the parts of the service hold at the moment, as metrics that are read when they are asked for."""
 
 from app.access.admission import Admission
-from app.engine import Engine
+from app.adapters.registry import Registry
+from app.engine.engine import Engine
 from app.observe.metrics import Metrics
-from app.registry import Registry
 
 
 def watch(metrics: Metrics, engine: Engine, registry: Registry, admission: Admission) -> None:

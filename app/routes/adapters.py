@@ -13,12 +13,12 @@ from starlette.datastructures import FormData, UploadFile
 
 from app.access.auth import caller_of, require_admin, require_inference
 from app.access.gated import Gated
-from app.catalog import Version
-from app.changes import Conditions
+from app.adapters.changes import Conditions
 from app.errors import UploadError
 from app.routes.asking import ERRORS, service_of
 from app.routes.versions import CHANGED, CONDITIONAL, Match, etag
 from app.schemas.adapters import DryRun, Page, Record
+from app.store.catalog import Version
 from lorat.adapter import Task
 
 router = APIRouter(tags=["adapters"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)

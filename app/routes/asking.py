@@ -7,11 +7,11 @@ from fastapi import Query, Request
 
 from app.access.auth import caller_of
 from app.answers import unless_gone
+from app.engine.tokenizing import Input
 from app.errors import InvalidRequestError
 from app.schemas.errors import ErrorBody
 from app.schemas.inference import Manners
 from app.service import Answer, Options, Service
-from app.tokenizing import Input
 from lorat.rows import Asked
 
 Adapters = Annotated[

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Depends, Request, Response
 from app.access.auth import require_inference
 from app.access.gated import Gated
 from app.answers import entities_of, headers_of, json_response, predictions, similarities, vectors
+from app.engine.jobs import BASE
+from app.engine.tokenizing import Input
 from app.errors import InvalidRequestError
-from app.jobs import BASE
 from app.routes.asking import ERRORS, Adapters, ask_one, one, service_of
 from app.schemas.hub import ModelRequest, Parameters
 from app.schemas.inference import Entity, Prediction, SentencePairs, TokenEntity, listed
 from app.service import Answer
-from app.tokenizing import Input
 from lorat.adapter import Task
 
 router = APIRouter(tags=["models"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)

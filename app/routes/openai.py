@@ -10,14 +10,14 @@ from fastapi.concurrency import run_in_threadpool
 from app.access.auth import caller_of, require_inference
 from app.access.gated import Gated
 from app.answers import count_tokens, headers_of, json_response, vectors
-from app.catalog import Version
+from app.engine.jobs import BASE, Array
 from app.errors import InvalidRequestError
-from app.jobs import BASE, Array
 from app.routes.asking import Adapters, ask_one, one, service_of
 from app.schemas.errors import OpenAIErrorBody
 from app.schemas.inference import Manners
 from app.schemas.openai import EmbeddingRequest, Embeddings, Model, Models
 from app.service import Answer, Service
+from app.store.catalog import Version
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": OpenAIErrorBody} for status in (400, 401, 403, 404, 408, 413, 422, 424, 429, 500, 503, 504)

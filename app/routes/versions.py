@@ -10,11 +10,11 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.access.auth import require_admin, require_inference
 from app.access.gated import Gated
-from app.catalog import Version
+from app.adapters.stats import stats_of
 from app.routes.asking import ERRORS, service_of
 from app.schemas.adapters import Record, RollbackRequest, SettingsRequest, Stats, Versions
 from app.schemas.errors import ErrorBody
-from app.stats import stats_of
+from app.store.catalog import Version
 
 router = APIRouter(tags=["adapters"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 Match = Annotated[str | None, Header()]

@@ -10,9 +10,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from app.access.auth import caller_of, require_admin, require_inference
 from app.access.gated import Gated
+from app.adapters.loading import AlreadyLoadedError, NoAdapterError, load_directory
 from app.answers import headers_of, json_response, scores_of
 from app.errors import ForbiddenError, StoreError, UnknownAdapterError
-from app.loading import AlreadyLoadedError, NoAdapterError, load_directory
 from app.routes.asking import Adapters, ask_one, one, service_of
 from app.routes.openai import ERRORS, reference_of, usage
 from app.schemas.inference import Manners

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import app.adapter_log
-from app.adapter_log import AdapterLog
-from app.catalog import Catalog
-from app.store import Store
+import app.store.adapter_log
+from app.store.adapter_log import AdapterLog
+from app.store.catalog import Catalog
+from app.store.store import Store
 from tests.app.stores import NOW, upload
 
 EVERY = 20
@@ -18,7 +18,7 @@ EVERY = 20
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app.adapter_log, "SNAPSHOT_EVERY", EVERY)
+    monkeypatch.setattr(app.store.adapter_log, "SNAPSHOT_EVERY", EVERY)
 
 
 def fill(store: Store, after: int, count: int) -> None:
@@ -78,7 +78,7 @@ def test_a_snapshot_that_cannot_be_trusted_is_passed_over(damage: str, tmp_path:
         newest.unlink()
         state = Catalog().state()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("app.store.FORMAT", 2)
+            patch.setattr("app.store.store.FORMAT", 2)
             store.put_snapshot(2 * EVERY, state)
     else:
         damaged = {"flip": payload.replace(b"n3", b"n9", 1), "cut": payload[:99], "empty": b""}

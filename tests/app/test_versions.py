@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from app.errors import StoreError
-from app.gc import collect
 from app.main import open_service
 from app.observe.metrics import Metrics
 from app.settings import Settings
+from app.store.gc import collect
 from lorat.errors import LoratError
 from tests.app.conftest import running, upload
 from tests.oracle import make_peft

@@ -14,14 +14,14 @@ from typing import Any
 
 import obstore
 
-import app.objects
-from app.adapter_log import AdapterLog
-from app.changes import Changes, Conditions
+import app.store.objects
+from app.adapters.changes import Changes, Conditions
+from app.adapters.registry import Registry
+from app.adapters.upload import UploadLimits
 from app.errors import ConflictError
-from app.gc import collect
-from app.registry import Registry
-from app.store import Store
-from app.upload import UploadLimits
+from app.store.adapter_log import AdapterLog
+from app.store.gc import collect
+from app.store.store import Store
 from lorat import Adapter, read_adapter
 from lorat.targets import BaseShape
 
@@ -128,7 +128,7 @@ def count_calls(kill_at: int) -> Callable[[], int]:
 
     for name in ("put", "get", "head", "list", "delete"):
         setattr(obstore, name, counted(getattr(obstore, name)))
-    app.objects._fsync = counted(app.objects._fsync)
+    app.store.objects._fsync = counted(app.store.objects._fsync)
     return lambda: count
 
 

@@ -18,11 +18,11 @@ import torch
 import transformers
 import uvicorn
 
-from app.adapter_log import AdapterLog
-from app.gc import collect
 from app.main import create_app
 from app.settings import Settings
-from app.store import Store
+from app.store.adapter_log import AdapterLog
+from app.store.gc import collect
+from app.store.store import Store
 from tests.app.conftest import upload
 from tests.prove.killed import PROCESSES, State, count_calls
 

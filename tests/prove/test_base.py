@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from app.residency import Residency
+from app.engine.residency import Residency
 from lorat import MultiLoRAT, read_adapter
 from tests.oracle import ALL_LINEAR, make_peft
 

@@ -6,8 +6,8 @@ import time
 import pytest
 from safetensors.torch import load_file, save_file
 
-from app.adapter_log import AdapterLog
-from app.store import Store
+from app.store.adapter_log import AdapterLog
+from app.store.store import Store
 from tests.app.conftest import process, upload
 from tests.oracle import make_peft
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from app.adapter_log import AdapterLog
-from app.store import Store
+from app.store.adapter_log import AdapterLog
+from app.store.store import Store
 from tests.app import stores
 from tests.app.stores import Moto, upload, use_s3
 from tests.oracle import make_peft

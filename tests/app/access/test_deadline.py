@@ -7,9 +7,9 @@ import time
 import pytest
 
 from app.access.deadline import in_time, parse_timeout
-from app.dispatch import Dispatch
+from app.engine.dispatch import Dispatch
+from app.engine.jobs import Call
 from app.errors import DeadlineError
-from app.jobs import Call
 from lorat import Tokens
 
 

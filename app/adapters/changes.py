@@ -1,0 +1,195 @@
+"""What changes the adapters: upload, rollback, settings, delete. Each is one durable entry of the log, or nothing."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.adapters.preconditions import check_preconditions
+from app.adapters.record import make_record
+from app.adapters.registry import Registry
+from app.adapters.upload import Unpacked, UploadLimits, unpack
+from app.adapters.usage import now
+from app.errors import InvalidRequestError, StoreError
+from app.store.catalog import Catalog, Version, check_name
+from app.store.content import digest_of, pack
+from app.store.retention import end_old_versions
+from lorat import Adapter
+
+logger = logging.getLogger("lorat")
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What an upload says of the version that is there: HTTP's preconditions, and `?replace=true`."""
+
+    if_match: str | None = None
+    if_none_match: str | None = None
+    replace: bool = False
+
+    def would_write(self, catalog: Catalog, name: str, digest: str) -> bool:
+        """Whether content becomes the next version of a name: see `check_preconditions`."""
+        return check_preconditions(
+            catalog.newest(name),
+            digest,
+            if_match=self.if_match,
+            if_none_match=self.if_none_match,
+            replace=self.replace,
+        )
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """What an upload came to: the version (None for a dry run), its record, whether it is new, files left out."""
+
+    version: Version | None
+    record: Mapping[str, Any]
+    new: bool
+    ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What an upload holds: its checked content, digest and record, and its files."""
+
+    content: Adapter
+    digest: str
+    record: dict[str, Any]
+    files: Unpacked
+
+
+def inspect(
+    received: Sequence[tuple[str, Path]], directory: Path, limits: UploadLimits, check: Callable[[Path], Adapter]
+) -> Inspected:
+    """Unpack an upload into a directory and check it. Raises what refuses it."""
+    files = unpack(received, directory, limits)
+    content = check(files.directory)
+    digest = digest_of({path: files.directory / path for path in files.files})
+    return Inspected(content, digest, make_record(content, files.directory, files.files), files)
+
+
+class Changes:
+    """Writes to a registry's log. Synchronous; safe to call from any thread."""
+
+    def __init__(self, registry: Registry, limits: UploadLimits, keep_versions: int | None = None) -> None:
+        """`keep_versions`: how many newest versions of a name an upload leaves; None leaves all."""
+        self._keep_versions = keep_versions
+        self._registry = registry
+        self._log = registry.log
+        self._limits = limits
+
+    def upload(
+        self,
+        name: str,
+        received: Sequence[tuple[str, Path]],
+        conditions: Conditions = Conditions(),
+        *,
+        dry_run: bool = False,
+    ) -> Uploaded:
+        """Check an upload and make it the newest version of `name`.
+
+        received: (file name, file). When it returns, the version is durable; when it raises, nothing has
+        changed.
+        """
+        check_name(name)
+        directory = Path(tempfile.mkdtemp(prefix="lorat-"))
+        try:
+            found = inspect(received, directory / "files", self._limits, self._registry.check)
+            files = found.files
+            if dry_run:
+                conditions.would_write(self._log.catalog, name, found.digest)
+                return Uploaded(None, found.record, False, files.ignored)
+            pack(files.directory, files.files, directory / "content.zip")
+            version, new = self._commit(name, found.digest, found.record, conditions, directory / "content.zip")
+        finally:
+            shutil.rmtree(directory)
+        self._registry.keep(found.digest, found.content)
+        self._end_old_versions(name)
+        return Uploaded(version, version.record, new, files.ignored)
+
+    def _end_old_versions(self, name: str) -> None:
+        """Retention. The upload stands whatever becomes of it: what is left over ends with the next one."""
+        if self._keep_versions is None:
+            return
+        try:
+            end_old_versions(self._log, name, self._keep_versions)
+        except StoreError as error:
+            logger.warning("old versions of %s could not be ended: %s", name, error)
+
+    def rollback(self, name: str, number: int, if_match: str | None = None) -> tuple[Version, bool]:
+        """Make an old version's content the newest again: the version that `name` now means, and whether it is new.
+
+        Raises UnknownAdapterError, PreconditionFailedError; DamagedError for content that could not be served.
+        """
+        check_name(name)
+        version = self._registry.bind(f"{name}@{number}").version
+        conditions = Conditions(if_match, replace=True)
+        return self._commit(name, version.digest, version.record, conditions, old=version)
+
+    def _commit(
+        self,
+        name: str,
+        digest: str,
+        record: Mapping[str, Any],
+        conditions: Conditions,
+        content: Path | None = None,
+        old: Version | None = None,
+    ) -> tuple[Version, bool]:
+        """The version now in the log, and whether it was made here: the append decides between racing ones."""
+        decided: Version | None = None
+
+        def decide(catalog: Catalog) -> dict[str, Any] | None:
+            nonlocal decided
+            if old:
+                catalog.resolve(old.reference)  # once it is deleted, its content may be collected
+            write = conditions.would_write(catalog, name, digest)
+            if content:
+                self._log.store.put_content(digest, content)  # also when there is nothing new: it mends a damaged one
+            if not write:
+                decided = catalog.newest(name)
+                return None
+            decided = Version(name, catalog.next_version(name), digest, now(), record)
+            return {"op": "upload", "name": name, "digest": digest, "created": decided.created, "record": dict(record)}
+
+        new = self._log.commit(decide) is not None
+        assert decided is not None
+        return decided, new
+
+    def configure(self, name: str, changes: Mapping[str, Any], if_match: str | None = None) -> Version:
+        """Set some settings of a name; its newest version.
+
+        Raises UnknownAdapterError, PreconditionFailedError, InvalidRequestError for one version's name.
+        """
+        if "@" in name:
+            raise InvalidRequestError(f"settings belong to a name, not to one version: use {name.partition('@')[0]!r}")
+        found: Version | None = None
+
+        def decide(catalog: Catalog) -> dict[str, Any] | None:
+            nonlocal found
+            found = catalog.resolve(name)
+            check_preconditions(found, "", if_match=if_match, if_none_match=None, replace=True)
+            settings = {**catalog.settings(name), **changes}
+            if settings == dict(catalog.settings(name)):
+                return None
+            return {"op": "settings", "name": name, "settings": settings, "created": now()}
+
+        self._log.commit(decide)
+        assert found is not None
+        return found
+
+    def delete(self, reference: str, if_match: str | None = None) -> None:
+        """End a name (`x`) or one version of it (`x@2`); requests already bound finish.
+
+        Raises UnknownAdapterError, PreconditionFailedError.
+        """
+
+        def decide(catalog: Catalog) -> dict[str, Any]:
+            version = catalog.resolve(reference)
+            check_preconditions(version, "", if_match=if_match, if_none_match=None, replace=True)
+            number = version.version if "@" in reference else None
+            return {"op": "delete", "name": version.name, "version": number, "created": now()}
+
+        self._log.commit(decide)

@@ -1,0 +1,1 @@
+"""From queued inputs to outputs: tokens, turns, batches, slots, merges. One object outside: `engine.Engine`."""

@@ -1,0 +1,150 @@
+"""Who runs what next: the queue as threads see it, and the express.
+
+An adapter floods while more of its work waits than a batch holds. What little others have does not wait for it: a
+worker takes it in a batch of its own, before the flood's next; and while all are busy with floods, one more worker
+takes it, the express (on a CPU only), whose thread goes before theirs. Where others have much as well, all take turns.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Sequence, Set
+from concurrent.futures import Future
+
+from app.engine.batching import Queue
+from app.engine.jobs import Job
+from app.engine.underway import Pass, UnderWay
+from app.errors import UnavailableError
+
+EXPRESS = "engine-express"
+_LEAST_TOKENS = 64  # fewer keep the matrix library from its pace
+Order = tuple[Callable[[], object], "Future[None]"]
+
+
+class Dispatch:
+    """Waiting work and orders, handed to workers by name. Safe to use from any thread."""
+
+    def __init__(self, max_tokens: int, slots: int, workers: int, *, express: bool) -> None:
+        """max_tokens: of one batch. slots: for the adapters of all batches at a time; each worker has its share."""
+        workers = min(workers, slots)
+        express = express and slots > workers
+        self.workers = [f"engine-{number}" for number in range(workers)]
+        """Those without the express."""
+        self.names = [*self.workers, EXPRESS] if express else self.workers
+        self._express_slots = max(1, slots // 8) if express else 0
+        self._flood = max_tokens
+        self._little = max_tokens // 4  # tokens that the express takes
+        self._queue: Queue[Job] = Queue(max_tokens, (slots - self._express_slots) // workers)
+        self._orders: deque[Order] = deque()
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)
+        self._wake_express = threading.Condition(self._lock)
+        self._open = True
+        self.under_way = UnderWay()
+        self.computed = 0
+        """Tokens of all batches that ended."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes work."""
+        return self._open
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that wait."""
+        return self._queue.tokens
+
+    @property
+    def inputs(self) -> int:
+        """Inputs that wait."""
+        return len(self._queue)
+
+    @property
+    def requests(self) -> int:
+        """Requests that have inputs that wait."""
+        with self._lock:
+            return self._queue.requests
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Queue the inputs of a request. Raises UnavailableError when closed."""
+        with self._lock:
+            if not self._open:
+                raise UnavailableError("the server is shutting down: send the request to another one")
+            self._queue.put(jobs)
+            self._wake.notify(len(jobs))
+            self._call_express()
+
+    def order(self, work: Callable[[], object]) -> "Future[None]":
+        """Have a worker do something between two batches."""
+        done: Future[None] = Future()
+        with self._lock:
+            self._orders.append((work, done))
+            self._wake.notify()
+        return done
+
+    def close(self) -> None:
+        """Take no more work; workers end when nothing waits."""
+        with self._lock:
+            self._open = False
+            self._wake.notify_all()
+            self._wake_express.notify_all()
+
+    def clear(self) -> list[Job]:
+        """Remove and return what waits."""
+        with self._lock:
+            return self._queue.clear()
+
+    def next(self, worker: str) -> tuple[Order | None, list[Job]] | None:
+        """An order, a batch, or both, once there is something for this worker; None when closed and nothing waits.
+
+        The batch is under way until `end`.
+        """
+        with self._lock:
+            while True:
+                order, batch = (None, self._express()) if worker == EXPRESS else self._take()
+                if batch:
+                    self._begin(worker, batch)
+                if order or batch:
+                    return order, batch
+                if not self._open:
+                    return None
+                (self._wake_express if worker == EXPRESS else self._wake).wait()
+
+    def end(self, worker: str) -> None:
+        """A worker's batch is done."""
+        with self._lock:
+            self.computed += self.under_way.tokens([worker])
+            self.under_way.end(worker)
+
+    def _take(self) -> tuple[Order | None, list[Job]]:
+        order = self._orders.popleft() if self._orders else None
+        # as much as others have under way: large batches where there is work, and none who waits for another's
+        load = self._queue.tokens + self.under_way.tokens(self.workers)
+        share = max(_LEAST_TOKENS, math.ceil(load / len(self.workers)))
+        apart = self._queue.take(_wanted, share, without=self._floods())
+        return order, apart or self._queue.take(_wanted, share)  # those of others may all have been cancelled
+
+    def _express(self) -> list[Job]:
+        floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()
+        if not floods:
+            return []
+        return self._queue.take(_wanted, self._little, self._express_slots, without=floods)
+
+    def _begin(self, worker: str, batch: list[Job]) -> None:
+        self.under_way.begin(worker, Pass(time.perf_counter(), sum(job.size for job in batch)))
+        self._call_express()
+
+    def _call_express(self) -> None:
+        if self.under_way.all_run(self.workers) and self._floods():
+            self._wake_express.notify()
+
+    def _floods(self) -> Set[Hashable | None]:
+        """The adapters that flood, where others have something, but little; else none."""
+        floods = self._queue.larger_than(self._flood)
+        others = self._queue.tokens - self._queue.tokens_of(floods)
+        return floods if 0 < others <= self._little else frozenset()
+
+
+def _wanted(job: Job) -> bool:
+    return job.call.wanted

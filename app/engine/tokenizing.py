@@ -1,0 +1,130 @@
+"""Inputs to tokens, on threads of their own: what waits together and is wanted alike, in one call."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+from app.engine.jobs import Call
+from app.errors import UnavailableError
+from lorat import Recipe, Tokens
+from lorat.base import Base
+from lorat.tokenizer import Direction, Text
+
+Input = Text | list[int]
+_AT_ONCE = 64  # requests: more would hold the first ones up
+
+
+@dataclass(frozen=True, eq=False)
+class Manner:
+    """How inputs become tokens."""
+
+    recipe: Recipe
+    truncate: bool
+    direction: Direction = "right"
+    prompt_name: str | None = None
+    default_prompt: bool = True
+    spans: bool = False
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for manners that are the same."""
+        return id(self.recipe), self.truncate, self.direction, self.prompt_name or "", self.default_prompt, self.spans
+
+
+class _Waiting(NamedTuple):
+    call: Call
+    inputs: Sequence[Input]
+    manner: Manner
+
+
+class Tokenizing:
+    """Gives calls their tokens and hands them on, or fails them."""
+
+    def __init__(self, base: Base, hand_on: Callable[[Call], None], threads: int) -> None:
+        self._base = base
+        self._hand_on = hand_on
+        self._waiting: list[_Waiting] = []
+        self._wake = threading.Condition()
+        self._open = True
+        self._threads = [
+            threading.Thread(target=self._work, name=f"tokenizer-{number}", daemon=True) for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, call: Call, inputs: Sequence[Input], manner: Manner) -> None:
+        """Queue a call with its inputs. Raises UnavailableError when closed."""
+        with self._wake:
+            if not self._open:
+                raise UnavailableError("the server is shutting down: send the request to another one")
+            self._waiting.append(_Waiting(call, inputs, manner))
+            self._wake.notify()
+
+    def close(self) -> None:
+        """Finish what is queued, then stop."""
+        with self._wake:
+            self._open = False
+            self._wake.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while waiting := self._next():
+            wanted = sorted((one for one in waiting if one.call.wanted), key=lambda one: one.manner.key)
+            for _, alike in groupby(wanted, key=lambda one: one.manner.key):
+                self._encode(list(alike))
+
+    def _next(self) -> list[_Waiting]:
+        """What waits; empty when all is done."""
+        with self._wake:
+            while self._open and not self._waiting:
+                self._wake.wait()
+            taken, self._waiting = self._waiting[:_AT_ONCE], self._waiting[_AT_ONCE:]
+            return taken
+
+    def _encode(self, alike: Sequence[_Waiting]) -> None:
+        """All in one call; one by one where one of them is refused, or its words would be laid to others."""
+        inputs = [item for one in alike for item in one.inputs]
+        try:
+            tokens = iter(encode(self._base, inputs, alike[0].manner))
+        except Exception as error:
+            if len(alike) == 1:
+                alike[0].call.fail(error)
+            else:
+                for one in alike:
+                    self._encode([one])
+            return
+        for one in alike:
+            self._finish(one.call, [next(tokens) for _ in one.inputs])
+
+    def _finish(self, call: Call, tokens: list[Tokens]) -> None:
+        try:
+            call.begin(tokens)
+            self._hand_on(call)
+        except Exception as error:
+            call.fail(error)
+
+
+def encode(base: Base, inputs: Sequence[Input], manner: Manner) -> list[Tokens]:
+    """Tokens of each input; lists of ids are checked and taken as they are. Raises an InputError."""
+    texts = [item for item in inputs if not isinstance(item, list)]
+    encoded = iter(
+        base.encode(
+            texts,
+            manner.recipe,
+            prompt_name=manner.prompt_name,
+            default_prompt=manner.default_prompt,
+            truncate=manner.truncate,
+            direction=manner.direction,
+            spans=manner.spans,
+        )
+    )
+    return [_check_ids(base, item, manner) if isinstance(item, list) else next(encoded) for item in inputs]
+
+
+def _check_ids(base: Base, ids: list[int], manner: Manner) -> Tokens:
+    return base.tokenizer.check_ids(
+        ids, max_length=manner.recipe.max_length, truncate=manner.truncate, direction=manner.direction
+    )

@@ -1,0 +1,256 @@
+"""The adapters there are: a pure fold over the store's log.
+
+The log is a list of entries with an `"op"`: "upload", "delete", "settings" or "collect"; a `Catalog` is what they add
+up to. A rollback is an upload whose digest and record are an older version's. Version numbers are not written
+anywhere: an upload's number is one more than the highest that was ever given under its name, so every reader of the
+same log derives the same numbers, and a delete never frees one.
+
+One thread may apply entries while others read: each name's versions are one immutable tuple that is replaced whole.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from types import MappingProxyType
+from typing import Any
+
+from app.errors import InvalidRequestError, StoreError, UnknownAdapterError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+RESERVED = frozenset({"base"})
+
+DEFAULT_SETTINGS: Mapping[str, Any] = MappingProxyType({"pinned": False, "merge": "auto"})
+MERGES = frozenset({"auto", "always", "never"})
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+_NEWER = "a newer LoRAT may have written it: use that version here, too"
+
+
+def check_name(name: str) -> str:
+    """The name itself, when it may be an adapter's name; otherwise `InvalidRequestError` says what may."""
+    if name in RESERVED:
+        raise InvalidRequestError(f"{name!r} is the base model's name: call the adapter something else")
+    if NAME.fullmatch(name) is None or ".." in name:
+        raise InvalidRequestError(
+            f"{name[:80]!r} cannot be an adapter's name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
+            "begin with a letter or digit, and write no '..'"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Version:
+    """One upload under a name.
+
+    `version` counts from 1; `digest` is a hex SHA-256 without prefix; `created` is ISO 8601 in UTC; `record` is what
+    the check of the upload found, and is not interpreted here.
+    """
+
+    name: str
+    version: int
+    digest: str
+    created: str
+    record: Mapping[str, Any]
+
+    @property
+    def reference(self) -> str:
+        """What names exactly this version: `name@version`."""
+        return f"{self.name}@{self.version}"
+
+
+Versions = list[Version]  # inside Catalog, `list` is its method
+
+
+class Catalog:
+    """Every version of every adapter, as the entries applied so far have it."""
+
+    def __init__(self) -> None:
+        self._versions: dict[str, tuple[Version, ...]] = {}  # newest first, never an empty tuple
+        self._highest: dict[str, int] = {}  # the highest number ever given under a name; deletes leave it
+        self._settings: dict[str, Mapping[str, Any]] = {}  # of names that have versions and are not at the defaults
+        self._generations: dict[str, int] = {}  # of digests that were collected
+        self._ended: dict[str, str] = {}  # of digests that a version had and was deleted: when the last one was
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Any]) -> "Catalog":
+        """The catalog whose `state` this was."""
+        catalog = cls()
+        for name, versions in state["versions"].items():
+            catalog._versions[name] = tuple(Version(name, *fields) for fields in versions)
+        catalog._highest = {**state["highest"]}
+        catalog._settings = {**state["settings"]}
+        catalog._generations = {**state["generations"]}
+        catalog._ended = {**state["ended"]}
+        return catalog
+
+    def state(self) -> dict[str, Any]:
+        """Everything the applied entries came to, as JSON takes it: for `restore`."""
+        return {
+            "versions": {
+                name: [[v.version, v.digest, v.created, dict(v.record)] for v in versions]
+                for name, versions in self._versions.items()
+            },
+            "highest": self._highest,
+            "settings": {name: dict(settings) for name, settings in self._settings.items()},
+            "generations": self._generations,
+            "ended": self._ended,
+        }
+
+    @staticmethod
+    def check(entry: Mapping[str, Any]) -> None:
+        """Raise `StoreError` for an entry that `apply` would not understand, without applying it."""
+        op = entry.get("op")
+        check = _CHECKS.get(op) if isinstance(op, str) else None
+        if check is None:
+            raise StoreError(f"the store's log has an entry of the unknown kind {op!r}: {_NEWER}")
+        named = isinstance(entry.get("name"), str) or op == "collect"
+        if not named or not isinstance(entry.get("created"), str):
+            raise StoreError(f"a log entry ({op}) has no name or no time: the store is damaged")
+        check(entry)
+
+    def apply(self, entry: Mapping[str, Any]) -> None:
+        """Apply one log entry. An entry that is not understood raises `StoreError` and changes nothing."""
+        self.check(entry)
+        if entry["op"] == "upload":
+            self._upload(entry)
+        elif entry["op"] == "delete":
+            self._delete(entry["name"], entry["version"], entry["created"])
+        elif entry["op"] == "collect":
+            self._collect(entry["digests"])
+        elif entry["name"] in self._versions:  # otherwise it was deleted meanwhile, and its settings ended with it
+            self._settings[entry["name"]] = {**self.settings(entry["name"]), **entry["settings"]}
+
+    def _upload(self, entry: Mapping[str, Any]) -> None:
+        name = entry["name"]
+        number = self.next_version(name)
+        new = Version(name, number, entry["digest"], entry["created"], entry["record"])
+        self._highest[name] = number
+        self._versions[name] = (new, *self._versions.get(name, ()))
+
+    def _delete(self, name: str, number: int | None, when: str) -> None:
+        before = self._versions.get(name, ())
+        left = tuple(v for v in before if number is not None and v.version != number)
+        self._ended.update({v.digest: when for v in before if v not in left})
+        if left:
+            self._versions[name] = left
+        else:
+            self._versions.pop(name, None)
+            self._settings.pop(name, None)
+
+    def _collect(self, digests: Sequence[str]) -> None:
+        for digest in digests:
+            self._generations[digest] = self.generation(digest) + 1
+            self._ended.pop(digest, None)
+
+    def find(self, reference: str) -> Version | None:
+        """The version that `x` (its newest) or `x@2` names, or None; cheap also where there is none."""
+        name, at, number = reference.partition("@")
+        versions = self._versions.get(name, ())
+        if not at:
+            return versions[0] if versions else None
+        if _NUMBER.fullmatch(number) is None:
+            return None
+        return next((version for version in versions if version.version == int(number)), None)
+
+    def resolve(self, reference: str, visible: Callable[[str], bool] = lambda name: True) -> Version:
+        """The version that `x` (its newest) or `x@2` names.
+
+        Raises `UnknownAdapterError` where there is none; it suggests a close name, but only one that is `visible`
+        to who asked.
+        """
+        found = self.find(reference)
+        if found is not None:
+            return found
+        name = reference.partition("@")[0]
+        there = ", ".join(str(version.version) for version in self.versions(name)[:8])
+        hint = f": {name!r} has the versions {there}" if there else self._suggestion(name, visible)
+        raise UnknownAdapterError(f"there is no adapter {reference[:80]!r}{hint}")
+
+    def _suggestion(self, name: str, visible: Callable[[str], bool]) -> str:
+        if NAME.fullmatch(name) is None:
+            return ""
+        # Comparing is slow and unknown names are cheap to send, so only a few likely names are compared.
+        likely = (n for n in self._versions.copy() if n[0] == name[0] and abs(len(n) - len(name)) <= 3 and visible(n))
+        close = difflib.get_close_matches(name, islice(likely, 200), n=1, cutoff=0.7)
+        return f": did you mean {close[0]!r}?" if close else ""
+
+    def newest(self, name: str) -> Version | None:
+        """The newest version of a name, or None where there is none."""
+        versions = self._versions.get(name)
+        return versions[0] if versions else None
+
+    def next_version(self, name: str) -> int:
+        """The number that the next upload under this name will be given."""
+        return self._highest.get(name, 0) + 1
+
+    def versions(self, name: str) -> Versions:
+        """Every version of a name, newest first; empty where there is none."""
+        return [*self._versions.get(name, ())]
+
+    def settings(self, name: str) -> Mapping[str, Any]:
+        """What was last set for a name: `pinned` (bool) and `merge` ("auto", "always" or "never").
+
+        The defaults where nothing was set; they return when the name is deleted.
+        """
+        return self._settings.get(name, DEFAULT_SETTINGS)
+
+    def digests(self) -> set[str]:
+        """The digest of every version of every name: the content that is still needed."""
+        return {v.digest for versions in self._versions.copy().values() for v in versions}
+
+    def generation(self, digest: str) -> int:
+        """How often this content was given up for deletion: where it is kept depends on it (gc.py says why)."""
+        return self._generations.get(digest, 0)
+
+    def ended(self, digest: str) -> str | None:
+        """When the last version with this content was deleted (`created` of that entry); None where none was."""
+        return self._ended.get(digest)
+
+    @property
+    def ever_used(self) -> bool:
+        """Whether there was ever an upload, deleted or not."""
+        return bool(self._highest)
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    def list(self, after: str | None, limit: int) -> Versions:
+        """The newest version of each name, in the order of names: at most `limit`, from the first name > `after`."""
+        versions = self._versions.copy()
+        names = sorted(name for name in versions if after is None or name > after)
+        return [versions[name][0] for name in names[:limit]]
+
+
+def _check_upload(entry: Mapping[str, Any]) -> None:
+    digest = entry.get("digest")
+    if not isinstance(digest, str) or DIGEST.fullmatch(digest) is None:
+        raise StoreError(f"a log entry (upload of {entry['name']!r}) has no digest: the store is damaged")
+    if not isinstance(entry.get("record"), Mapping):
+        raise StoreError(f"a log entry (upload of {entry['name']!r}) has no record: the store is damaged")
+
+
+def _check_delete(entry: Mapping[str, Any]) -> None:
+    # A missing version must not read as "every version".
+    if "version" not in entry or type(entry["version"]) not in (int, type(None)):
+        raise StoreError(f"a log entry (delete of {entry['name']!r}) does not say which version: the store is damaged")
+
+
+def _check_settings(entry: Mapping[str, Any]) -> None:
+    settings = entry.get("settings")
+    if not isinstance(settings, Mapping):
+        raise StoreError(f"a log entry (settings of {entry['name']!r}) has no settings: the store is damaged")
+    known = type(settings.get("pinned", False)) is bool and settings.get("merge", "auto") in MERGES
+    if not known or not settings.keys() <= DEFAULT_SETTINGS.keys():
+        raise StoreError(f"the settings of {entry['name']!r} in the store's log are not known here: {_NEWER}")
+
+
+def _check_collect(entry: Mapping[str, Any]) -> None:
+    digests = entry.get("digests")
+    if not isinstance(digests, Sequence) or not all(isinstance(d, str) and DIGEST.fullmatch(d) for d in digests):
+        raise StoreError("a log entry (collect) does not say which contents: the store is damaged")
+
+
+_CHECKS = {"upload": _check_upload, "delete": _check_delete, "settings": _check_settings, "collect": _check_collect}

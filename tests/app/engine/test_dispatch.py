@@ -1,0 +1,178 @@
+"""Who runs what next, as workers see it."""
+
+import sys
+import threading
+
+import pytest
+
+from app.engine.dispatch import EXPRESS, Dispatch
+from app.engine.jobs import Call
+from app.errors import UnavailableError
+from lorat import Tokens
+
+LONG, FLOOD = 300, [300, 300]  # a flood: more waits than a batch holds
+
+
+def request(adapter, *sizes):
+    return Call("embedding", adapter).begin([Tokens([1] * size) for size in sizes]).jobs
+
+
+def waiting(dispatch, worker):
+    """A thread that waits for this worker's next batch, and where the batch comes to stand."""
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(dispatch.next(worker)), daemon=True)
+    thread.start()
+    return thread, taken
+
+
+def busy(dispatch, adapter="flooding", waiting=FLOOD):
+    """Each worker runs a batch of one adapter, and so much waits for it."""
+    for worker in dispatch.workers:
+        dispatch.put(request(adapter, LONG))
+        assert dispatch.next(worker)
+    dispatch.put(request(adapter, *waiting))
+
+
+@pytest.fixture
+def dispatch():
+    return Dispatch(512, 64, 2, express=True)
+
+
+def test_what_is_due_meanwhile_goes_by_the_express(dispatch):
+    busy(dispatch)
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put(request("flooding", *[LONG] * 40))
+    thread.join(0.2)
+    assert not taken, "a flood does not go by the express"
+    dispatch.put(request("quiet", 20))
+    thread.join(30)
+    _, batch = taken[0]
+    assert [(job.adapter, job.size) for job in batch] == [("quiet", 20)]
+
+
+def test_the_express_rests_while_a_worker_is_free(dispatch):
+    dispatch.put(request("flooding", LONG))
+    assert dispatch.next("engine-0")
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put([*request("flooding", LONG, *FLOOD), *request("quiet", 20)])
+    thread.join(0.2)
+    assert not taken
+    _, batch = dispatch.next("engine-1")
+    assert [job.adapter for job in batch] == ["quiet"]
+    dispatch.put(request("late", 20))
+    thread.join(30)
+    assert [job.adapter for job in taken[0][1]] == ["late"]
+
+
+def test_the_express_rests_where_others_have_much_as_well(dispatch):
+    busy(dispatch)
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put([job for name in range(20) for job in request(name, 20)])
+    thread.join(0.2)
+    assert not taken
+    dispatch.close()
+    thread.join(30)
+
+
+@pytest.mark.parametrize("waits", [[], [300], [300, 212]])
+def test_the_express_leaves_to_others_what_they_will_soon_have_time_for(dispatch, waits):
+    busy(dispatch, waiting=waits)
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put(request("quiet", 20))
+    thread.join(0.2)
+    assert not taken
+    dispatch.close()
+    thread.join(30)
+    assert taken == [None]
+
+
+def test_the_express_takes_as_many_adapters_as_it_has_slots(dispatch):
+    busy(dispatch)
+    dispatch.put([job for name in range(12) for job in request(name, 10)])
+    assert len(dispatch.next(EXPRESS)[1]) == 8  # an eighth of the slots
+    dispatch.end(EXPRESS)
+    assert len(dispatch.next(EXPRESS)[1]) == 4
+
+
+def test_the_base_may_go_by_the_express_and_may_flood(dispatch):
+    busy(dispatch)
+    dispatch.put(request(None, 20))
+    assert [job.adapter for job in dispatch.next(EXPRESS)[1]] == [None]
+    dispatch.end(EXPRESS)
+    for worker in dispatch.workers:
+        dispatch.end(worker)
+    dispatch.clear()
+    busy(dispatch, adapter=None)
+    dispatch.put([*request(None, 20), *request("quiet", 20)])
+    assert [job.adapter for job in dispatch.next(EXPRESS)[1]] == ["quiet"]
+
+
+@pytest.mark.parametrize(("slots", "workers", "names"), [(1, 2, 1), (2, 2, 2), (3, 2, 3), (64, 4, 5)])
+def test_every_worker_has_slots_for_an_adapter(slots, workers, names):
+    dispatch = Dispatch(512, slots, workers, express=True)
+    assert len(dispatch.names) == names
+    dispatch.put([job for name in range(100) for job in request(name, LONG)])
+    held = [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.workers]
+    dispatch.clear()
+    dispatch.put([*request("flooding", *FLOOD), *[job for name in range(12) for job in request(name, 10)]])
+    held += [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.names[len(dispatch.workers) :]]
+    assert all(held) and sum(map(len, held)) <= slots
+
+
+def test_what_little_others_have_goes_before_a_flood_and_not_with_it(dispatch):
+    dispatch.put([*request("flooding", *[20] * 30), *request("quiet", 20, 20)])
+    assert [job.adapter for job in dispatch.next("engine-0")[1]] == ["quiet"] * 2
+    assert {job.adapter for job in dispatch.next("engine-1")[1]} == {"flooding"}
+
+
+def test_a_flood_goes_on_when_what_others_had_was_cancelled(dispatch):
+    quiet = request("quiet", 20, 20)
+    dispatch.put([*request("flooding", *FLOOD), *quiet])
+    quiet[0].call.future.cancel()
+    thread, taken = waiting(dispatch, "engine-0")
+    thread.join(30)
+    assert [job.adapter for job in taken[0][1]] == ["flooding"]
+
+
+def test_workers_come_and_go_while_others_look(dispatch):
+    """One that ends a batch just when another counts what is under way."""
+    dispatch.put([job for name in range(2000) for job in request(name, LONG)])
+
+    def work(worker):
+        while taken := dispatch.next(worker):
+            seen.extend(taken[1])
+            dispatch.end(worker)
+
+    seen = []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        dispatch.close()
+        threads = [threading.Thread(target=work, args=[worker]) for worker in dispatch.workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(seen) == 2000
+
+
+def test_where_others_have_much_as_well_all_take_turns(dispatch):
+    dispatch.put([*request("flooding", *[20] * 30), *request("busy", *[20] * 7)])
+    assert {job.adapter for job in dispatch.next("engine-0")[1]} == {"flooding", "busy"}
+
+
+def test_a_closed_dispatch_hands_out_what_waits_and_takes_no_more(dispatch):
+    dispatch.put(request("a", 5))
+    dispatch.close()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        dispatch.put(request("a", 5))
+    assert len(dispatch.next("engine-0")[1]) == 1
+    assert dispatch.next("engine-0") is dispatch.next("engine-1") is dispatch.next(EXPRESS) is None
+
+
+def test_an_order_is_obeyed_by_a_worker_but_the_express(dispatch):
+    done = dispatch.order(lambda: None)
+    order, batch = dispatch.next("engine-1")
+    assert order[1] is done and not batch
