@@ -73,4 +73,5 @@ def test_the_tree_names_only_what_is_there():
         for name in re.findall(r"[a-z_]+(?:\.py|\.md|/)", line):
             if not line.startswith(" ") and name == line.split()[0]:
                 folder = name
-            assert any((ROOT / place / name).exists() for place in ("", folder)), name
+            inside = f"{folder}{line.split()[0]}" if line.startswith(" ") else folder
+            assert any((ROOT / place / name).exists() for place in ("", folder, inside)), name
