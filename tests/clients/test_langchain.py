@@ -7,6 +7,7 @@ import llama_index.core
 import numpy as np
 import openai
 import pytest
+import tiktoken
 from langchain_huggingface import HuggingFaceEndpointEmbeddings
 from langchain_openai import OpenAIEmbeddings
 
@@ -44,6 +45,14 @@ def test_more_texts_than_one_request_takes(example, server):
 def test_ids_of_openais_vocabulary_are_refused_with_what_to_set(default, text):
     with pytest.raises(openai.UnprocessableEntityError, match="check_embedding_ctx_length=False"):
         default.embed_documents([text])
+
+
+def test_the_default_of_openai_means_other_words_where_all_its_ids_exist_here(default, server):
+    text = "I lost my card"
+    ids = tiktoken.get_encoding("cl100k_base").encode(text)
+    found = default.embed_documents([text])
+    np.testing.assert_allclose(found, server.vectors("intent-search", [ids]), atol=1e-6)
+    assert np.abs(found - server.vectors("intent-search", [text])).max() > 0.01
 
 
 def test_huggingface_example(example, server):
