@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```sh\n(curl.*?)```\n```json\n(.*?)```", TEXT, re.DOTALL)
 SESSION = re.search(r"```sh\n(\.venv.*?)```", TEXT, re.DOTALL)[1]
-PYTHON = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
+CLIENT, PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,12 @@ def test_the_library_example_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", PYTHON], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert "(1, 384)" in done.stdout
     assert "LABEL_0" in done.stdout
+
+
+def test_the_client_example_is_one_that_tests_of_clients_run():
+    clients = (ROOT / "docs" / "clients.md").read_text()
+    begin = CLIENT[: CLIENT.index(")\n") + 1]
+    assert begin in clients
 
 
 def test_the_tree_names_only_what_is_there():
