@@ -3,6 +3,8 @@
 import gc
 import logging
 import signal
+import threading
+from types import FrameType
 
 import transformers
 import uvicorn
@@ -10,6 +12,7 @@ import uvicorn
 from app.access.connection import guarded
 from app.main import create_app, open_service
 from app.observe.logs import configure
+from app.service import Service
 from app.settings import Settings
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -30,7 +33,7 @@ def serve(settings: Settings) -> None:
     gc.freeze()  # what the start left behind stays: looking through it all, again and again, would stop every request
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it has drained: end with 0
         signal.signal(number, lambda *_: None)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -41,3 +44,23 @@ def serve(settings: Settings) -> None:
         log_level=settings.log_level,
         timeout_graceful_shutdown=settings.graceful_seconds,
     )
+    Server(config, app.state.service, settings.drain_seconds).run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which says at `/ready` that it is leaving some time before it takes no more connections."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, drain_seconds: float) -> None:
+        super().__init__(config)
+        self._service = service
+        self._drain_seconds = drain_seconds
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to leave; a second signal ends the waiting."""
+        if self._service.ready and self._drain_seconds:
+            leave = threading.Timer(self._drain_seconds, super().handle_exit, (sig, frame))
+            leave.daemon = True
+            leave.start()
+        else:
+            super().handle_exit(sig, frame)
+        self._service.ready = False

@@ -110,6 +110,9 @@ class Settings(BaseSettings):
         None, description="OTLP/HTTP URL that traces are sent to; needs the extra `trace`"
     )
     graceful_seconds: Count = Field(30, description="time that running requests get at shutdown")
+    drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        0.0, description="time for which /ready says 503 at shutdown while requests are still taken"
+    )
     api_key: Keys = Field(
         (),
         description="keys that open inference and reading, comma separated, so that one can follow another. KEY:name-* "

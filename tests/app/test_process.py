@@ -56,6 +56,24 @@ def test_a_terminated_server_answers_what_is_running(tiny_path, tmp_path):
         assert server.wait(30) == 0
 
 
+def test_a_terminated_server_says_so_before_it_closes_its_port(tiny_path, tmp_path):
+    with process(tmp_path, "--demo", "0", "--drain-seconds", "1", base=tiny_path) as (server, client):
+        signalled = time.monotonic()
+        server.send_signal(signal.SIGTERM)
+        while client.get("/ready").status_code != 503:
+            assert time.monotonic() < signalled + 0.5
+        with type(client)(base_url=client.base_url) as newcomer:
+            assert newcomer.post("/embed", json={"inputs": "late"}).status_code == 200
+        assert server.wait(10) == 0
+        assert 1 <= time.monotonic() - signalled < 5
+    with process(tmp_path, "--demo", "0", "--drain-seconds", "60", base=tiny_path) as (server, client):
+        server.send_signal(signal.SIGTERM)
+        while client.get("/ready").status_code != 503:
+            pass
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(10) == 0
+
+
 def test_an_upload_answered_201_survives_kill_9(tiny_path, tmp_path):
     adapter = make_peft(tiny_path, tmp_path / "adapter", r=2)
     store = tmp_path / "store"
