@@ -8,6 +8,7 @@ import pytest
 from tests.deploy.stack import Stack, docker
 
 LIMIT_BYTES = 1.3e9
+PUBLISHED_BASE_BYTES = 0.15e9  # python:3.11-slim as published is below that; an engine without it has a larger stand-in
 
 
 @pytest.fixture
@@ -49,7 +50,7 @@ def test_the_image_is_small(stack: Stack):
     size = int(docker("image", "inspect", "--format", "{{.Size}}", stack.environment["LORAT_IMAGE"]))
     base = int(docker("image", "inspect", "--format", "{{.Size}}", "python:3.11-slim"))
     print(f"\nimage: {size / 1e6:.0f} MB, {(size - base) / 1e6:.0f} MB of them on top of its base image")
-    assert size < LIMIT_BYTES
+    assert size - base + min(base, PUBLISHED_BASE_BYTES) < LIMIT_BYTES
 
 
 def test_a_stopped_container_answers_what_is_running(stack: Stack):
