@@ -56,7 +56,7 @@ def test_the_image_is_small(stack: Stack):
 def test_a_stopped_container_answers_what_is_running(stack: Stack):
     replica = stack.replicas()[-1]
     with stack.client(stack.address(replica)) as client, ThreadPoolExecutor(8) as threads:
-        body = {"inputs": ["word " * 250] * 16}
+        body = {"inputs": ["word " * 250] * 3}
         asking = [threads.submit(client.post, "/embed", json=body) for _ in range(8)]
         while sum(future.done() for future in asking) == 0:
             time.sleep(0.01)
