@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ WORDS = [
     "one",
     "soon",
 ]
-BODY_BYTES = (100, 300, 1_000, 4_000, 20_000, 200_000)
+BODY_BYTES = {100: 60, 300: 25, 1_000: 7, 4_000: 4, 20_000: 2, 200_000: 2}  # and how many of a hundred are so large
 RATE = float(os.environ.get("LORAT_DEPLOY_RATE", "200"))
 
 
@@ -72,7 +73,8 @@ def questions(stack: Stack, adapters: dict[str, PeftAdapter]) -> list[Question]:
     asked = []
     for position, (name, adapter) in enumerate(adapters.items()):
         for number, size in enumerate(BODY_BYTES):
-            asked.append(_question(name, adapter, _text(size, position), position + number))
+            question = _question(name, adapter, _text(size, position), position + number)
+            asked.append(replace(question, weight=BODY_BYTES[size]))
     return asked
 
 

@@ -6,7 +6,6 @@ import json
 import random
 import threading
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -26,6 +25,7 @@ class Question:
     body: bytes
     adapter: str
     answer: NDArray[np.float32]
+    weight: int = 1
 
     def is_answered_by(self, body: bytes) -> bool:
         """Whether an answer holds what PEFT says."""
@@ -52,7 +52,6 @@ class Traffic:
     seconds: list[float] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
-    replicas: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> "Traffic":
         self._ended = threading.Event()
@@ -72,12 +71,13 @@ class Traffic:
     def _ask(self, number: int) -> None:
         chosen = random.Random(self.seed + number)
         connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        weights = [question.weight for question in self.questions]
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
         while not self._ended.is_set():
             due = self._started + next(self._numbers) / self.rate
             if self._ended.wait(max(0.0, due - time.monotonic())):
                 break
-            question = chosen.choice(self.questions)
+            [question] = chosen.choices(self.questions, weights)
             asked = time.monotonic()
             try:
                 connection.request("POST", question.path, question.body, headers)
@@ -100,7 +100,7 @@ class Traffic:
         elif not question.is_answered_by(body):
             self.wrong.append(f"{when}: {body[:200]!r}")
 
-    def settle(self, seconds: float = 4.0) -> None:
+    def settle(self, seconds: float = 3.0) -> None:
         """Let it run for a while."""
         time.sleep(seconds)
 
