@@ -19,6 +19,7 @@ from tests.deploy.traffic import Question, Traffic
 from tests.oracle import PeftAdapter, make_peft
 from tests.test_readme import EXAMPLES, numbers, words
 
+JSON = {"Content-Type": "application/json"}
 KILL = "import os, signal; [os.kill(int(p), signal.SIGKILL) for p in os.listdir('/proc') if p.isdigit() and int(p) > 1"
 KILL += " and int(p) != os.getpid() and b'app' in open(f'/proc/{p}/cmdline', 'rb').read()]"
 
@@ -68,7 +69,7 @@ def test_requests_for_an_adapter_go_to_one_replica(stack: Stack, questions: list
         with stack.client() as client:
             before = _asked(stack, question.adapter)
             for _ in range(6):
-                assert client.post(question.path, content=question.body).status_code == 200
+                assert client.post(question.path, content=question.body, headers=JSON).status_code == 200
                 time.sleep(0.05)
             gained = [after - count for after, count in zip(_asked(stack, question.adapter), before, strict=True)]
         assert sorted(gained) == [0, 6], (question.path, gained)
@@ -204,7 +205,7 @@ def test_a_backup_is_restored_as_the_guide_says(stack: Stack, questions: list[Qu
         with stack.client() as before, fresh.client() as after:
             assert after.get("/adapters").json() == before.get("/adapters").json()
             for question in questions[:: len(questions) // 6]:
-                assert question.is_answered_by(after.post(question.path, content=question.body).content)
+                assert question.is_answered_by(after.post(question.path, content=question.body, headers=JSON).content)
     finally:
         fresh.down()
 
