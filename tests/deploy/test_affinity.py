@@ -13,7 +13,7 @@ from tests.app.conftest import upload
 from tests.deploy.stack import Stack, clone
 from tests.oracle import make_peft
 
-ADAPTERS, REQUESTS, WARM, CLIENTS = 200, 4000, 1000, 8
+ADAPTERS, REQUESTS, WARM, CLIENTS = 200, 2000, 500, 8
 
 
 @pytest.fixture(scope="module")
