@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.access.admission import Admission, Work
-from app.access.caller import Caller, name_of
+from app.access.caller import BASE, Caller, name_of
 from app.access.deadline import in_time
 from app.access.limits import Limits
 from app.adapters.changes import Changes
@@ -15,7 +15,7 @@ from app.adapters.follow import Follower
 from app.adapters.registry import Registry
 from app.adapters.usage import Usage
 from app.engine.engine import Engine
-from app.engine.jobs import BASE, Array, Call, Output
+from app.engine.jobs import Array, Call, Output
 from app.engine.tokenizing import Input, Manner, Tokenizing
 from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
 from app.observe.exchange import current

@@ -3,8 +3,10 @@
 import math
 from dataclasses import dataclass
 
-from app.engine.jobs import BASE
 from app.errors import ForbiddenError
+
+BASE = "base"
+"""How requests name the base alone."""
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from lorat import Adapter, Tokens
 from lorat.rows import Asked
 
 Array = np.ndarray[Any, np.dtype[np.float32]]
-BASE = "base"
-"""How requests name the base alone."""
 
 
 @dataclass(frozen=True)

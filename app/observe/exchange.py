@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from math import inf
 
-from app.engine.jobs import BASE, Call, Output
+from app.access.caller import BASE
+from app.engine.jobs import Call, Output
 
 Stage = tuple[str, float, float]
 """A part of a request's time: its name, its start and its end by `time.perf_counter`."""
