@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve w
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -17,6 +18,8 @@ from transformers import BertConfig, BertModel
 from lorat import MultiLoRAT
 from lorat.base import locate_base
 
+hypothesis.settings.register_profile("untimed", deadline=None)  # a busy machine is no fault
+hypothesis.settings.load_profile("untimed")
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
