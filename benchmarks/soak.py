@@ -40,7 +40,12 @@ _SIZES = (1, 1, 1, 4, 16)  # texts in a request
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as directory:
-        flags = ["--slots=16", "--keep-versions=3", *options.flags]  # fewer slots than adapters
+        flags = [
+            "--slots=16",
+            "--keep-versions=3",
+            "--max-queue-seconds=600",
+            *options.flags,
+        ]  # fewer slots than adapters
         with server_process(Path(directory) / "store", flags) as (url, process):
             soak = Soak(url, process, Path(directory), options.minutes * 60)
             result = uvloop.run(soak.run())
