@@ -163,7 +163,7 @@ class Service:
 
     async def version_of(self, reference: str) -> Version:
         """The version that `x` or `x@2` means now. Raises UnknownAdapterError, after one more look at the log."""
-        name = reference.partition("@")[0]
+        name = name_of(reference)
         if name in self.unloaded:
             raise UnknownAdapterError(f"adapter {name!r} was unloaded here: load it again, or ask another server")
         found = self.registry.catalog.find(reference)

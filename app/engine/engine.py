@@ -112,11 +112,6 @@ class Engine:
         return self._dispatch
 
     @property
-    def waiting(self) -> int:
-        """Tokens in the queue."""
-        return self._dispatch.tokens
-
-    @property
     def running(self) -> int:
         """Forward passes under way."""
         return len(self._dispatch.under_way)

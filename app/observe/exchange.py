@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from math import inf
 
-from app.access.caller import BASE
+from app.access.caller import BASE, name_of
 from app.engine.jobs import Call, Output
 
 Stage = tuple[str, float, float]
@@ -21,7 +21,7 @@ class Run:
         """`reference`: `name@version`, or the base's name."""
         self._call = call
         self.bound = time.perf_counter()
-        self.name = reference.partition("@")[0]
+        self.name = name_of(reference)
         self.reference = reference
         self.digest = f"sha256:{digest}"
         self.outputs: Sequence[Output] = ()

@@ -92,6 +92,19 @@ def server(serve: Callable[..., httpx.Client]) -> httpx.Client:
     return serve()
 
 
+@contextmanager
+def held(client: httpx.Client) -> Iterator[threading.Event]:
+    """Keep the engine in its next batch until the event is set, or the block ends."""
+    model, release = client.app.state.service.model, threading.Event()
+    forward = model.forward
+    model.forward = lambda rows: release.wait(60) and forward(rows)
+    try:
+        yield release
+    finally:
+        release.set()
+        model.forward = forward
+
+
 def files_of(directory: Path) -> list[tuple[str, tuple[str, bytes]]]:
     """An adapter directory as multipart files."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())

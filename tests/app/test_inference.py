@@ -1,10 +1,8 @@
 """`/embed` and `/classify` over HTTP, against the library's oracles."""
 
 import random
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from tests.app.conftest import upload
+from tests.app.conftest import held, upload
 from tests.oracle import ALL_LINEAR, make_peft
 
 TEXTS = [
@@ -180,19 +178,6 @@ def test_bodies_over_the_limit_are_413(serve):
         response = client.post("/embed", **options)
         assert (response.status_code, response.json()["error_type"]) == (413, "TooLarge")
     assert embed(client, "small").shape == (1, 32)
-
-
-@contextmanager
-def held(client):
-    """Keep the engine in its next batch until the block ends."""
-    model, release = client.app.state.service.model, threading.Event()
-    forward = model.forward
-    model.forward = lambda rows: release.wait(60) and forward(rows)
-    try:
-        yield release
-    finally:
-        release.set()
-        model.forward = forward
 
 
 def test_a_full_server_says_so_at_once(serve):

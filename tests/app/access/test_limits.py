@@ -2,25 +2,11 @@
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from threading import Event
 
 import pytest
 
 from app.errors import DeadlineError, SlowBodyError, status_of
-
-
-@contextmanager
-def held(client):
-    """Every forward pass waits until the event is set."""
-    model, release = client.app.state.service.model, Event()
-    forward = model.forward
-    model.forward = lambda rows: release.wait(60) and forward(rows)
-    try:
-        yield release
-    finally:
-        release.set()
-        model.forward = forward
+from tests.app.conftest import held
 
 
 def ask(client, text="a", adapter="base", **headers):
