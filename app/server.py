@@ -29,8 +29,8 @@ def serve(settings: Settings) -> None:
         logger.warning("no LORAT_API_KEY or LORAT_ADMIN_KEY: everyone who reaches %s may do everything", settings.host)
     app = create_app(settings)
     app.state.service = open_service(settings, app.state.metrics)
-    gc.collect()
     gc.freeze()  # what the start left behind stays: looking through it all, again and again, would stop every request
+    gc.enable()
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again once it has drained: end with 0
         signal.signal(number, lambda *_: None)
     config = uvicorn.Config(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lorat.layout import is_gelu, lay_out, linear, linear_gelu, plain
+from lorat.layout import is_gelu, lay_out, linear, linear_gelu, plain, round_rows
 from lorat.routing import Key, Merged, Routing
 
 
@@ -40,10 +40,17 @@ class FrozenLinear(nn.Module):
         """Segments with a merged weight are one product each; what lies between them is the base's."""
         parts, done = [], 0
         for segment in [*merged, Merged(len(x), len(x), self.laid_out, None)]:
-            for start, stop, weight, extra in (Merged(done, segment.start, self.laid_out, None), segment):
-                if start < stop:
-                    bias = self.bias if extra is None else self.bias + extra
-                    rest = None if residual is None else residual[start:stop]
-                    parts.append(linear(x[start:stop], weight, bias, rest))
+            for part in (Merged(done, segment.start, self.laid_out, None), segment):
+                if part.start < part.stop:
+                    parts.append(self._part(x, part, residual))
             done = segment.stop
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _part(self, x: Tensor, part: Merged, residual: Tensor | None) -> Tensor:
+        """The rows of one weight; a round number of rows is computed, with neighbours that are let go."""
+        rows = min(round_rows(part.stop - part.start), len(x))
+        first = min(part.start, len(x) - rows)
+        computed = slice(first, first + rows)
+        bias = self.bias if part.bias is None else self.bias + part.bias
+        y = linear(x[computed], part.weight, bias, None if residual is None else residual[computed])
+        return y[part.start - first : part.stop - first]

@@ -141,16 +141,16 @@ class MultiLoRAT:
         return row.slot.head
 
     def _encode(self, batch: PackedBatch, routing: Routing) -> Tensor:
-        """(tokens, hidden): the last hidden states of a packed batch."""
-        heads = self._model.config.num_attention_heads
+        """(tokens, hidden): the last hidden states of the sequences of a packed batch."""
+        heads, rows = self._model.config.num_attention_heads, batch.input_ids.shape[1]
         output: Any = self._model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
             token_type_ids=batch.token_type_ids,
-            attention=BlockAttention(batch.lengths, heads, self.device, self.dtype),
+            attention=BlockAttention(batch.lengths, heads, self.device, self.dtype, rows),
             routing=routing,
         )
-        hidden: Tensor = output.last_hidden_state[0]
+        hidden: Tensor = output.last_hidden_state[0, : batch.offsets[-1]]
         return hidden
 
     def _finish(

@@ -44,6 +44,14 @@ def test_a_sequence_does_not_depend_on_the_others():
     assert torch.allclose(together[:30], BlockAttention([30], HEADS, qkv.device, qkv.dtype)(qkv[:30]), atol=1e-6)
 
 
+def test_rows_of_no_sequence_change_nothing():
+    qkv = torch.randn(48, 3 * HIDDEN, generator=torch.Generator().manual_seed(0))
+    filled = BlockAttention([9, 21], HEADS, qkv.device, qkv.dtype, rows=48)(qkv)
+    assert filled.shape == (48, HIDDEN)
+    assert filled.isfinite().all()
+    assert torch.equal(filled[:30], BlockAttention([9, 21], HEADS, qkv.device, qkv.dtype)(qkv[:30]))
+
+
 def test_varlen_attention_hands_on_queries_keys_and_values_and_passes_by_empty_sequences(monkeypatch):
     monkeypatch.setattr(attention, "varlen_attn", varlen_here)
     qkv = torch.randn(40, 3 * HIDDEN, generator=torch.Generator().manual_seed(0))

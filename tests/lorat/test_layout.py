@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lorat.layout import computes, lay_out, linear, plain
+from lorat.layout import computes, lay_out, linear, plain, round_rows
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 4e-3), ("float16", 1e-3)])
@@ -34,3 +36,14 @@ def test_a_type_is_computed_where_the_processor_has_it():
         assert computes(torch.bfloat16)
     if "avx512" not in flags:
         assert not computes(torch.bfloat16)
+
+
+@given(st.integers(1, 20_000))
+def test_numbers_of_rows_are_rounded_up_a_little_to_few_numbers(rows):
+    rounded = round_rows(rows)
+    assert rows <= rounded < rows + max(4, rows / 16 + 1)
+    assert round_rows(rounded) == rounded
+
+
+def test_a_batch_of_up_to_4096_tokens_has_112_numbers_of_rows():
+    assert len({round_rows(rows) for rows in range(1, 4097)}) == 112

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from transformers import BertModel
 
 from lorat import Row, Tokens
+from lorat.layout import round_rows
 from lorat.packing import pack
 from lorat.routing import Routing
 
@@ -17,9 +18,12 @@ sequences = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=12), min
 @given(sequences)
 def test_sequences_are_laid_end_to_end(ids):
     batch = pack(ids, [None] * len(ids))
-    assert batch.input_ids.tolist() == [[token for sequence in ids for token in sequence]]
-    assert batch.position_ids.tolist() == [[p for s in ids for p in range(len(s))]]
-    assert batch.token_type_ids.sum() == 0
+    tokens = sum(map(len, ids))
+    assert batch.input_ids[0, :tokens].tolist() == [token for sequence in ids for token in sequence]
+    assert batch.position_ids[0, :tokens].tolist() == [p for s in ids for p in range(len(s))]
+    assert batch.token_type_ids.sum() == batch.input_ids[0, tokens:].sum() == batch.position_ids[0, tokens:].sum() == 0
+    assert batch.input_ids.shape == batch.position_ids.shape == batch.token_type_ids.shape
+    assert batch.input_ids.shape == (1, round_rows(tokens))
     assert [batch.offsets[i + 1] - batch.offsets[i] for i in range(len(ids))] == list(batch.lengths)
 
 
