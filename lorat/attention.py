@@ -38,14 +38,14 @@ class BlockAttention:
     """The blocks of one batch, made once for all layers."""
 
     def __init__(
-        self, lengths: Sequence[int], heads: int, device: torch.device, dtype: torch.dtype, rows: int | None = None
+        self, lengths: Sequence[int], heads: int, device: torch.device, dtype: torch.dtype, tokens: int | None = None
     ) -> None:
-        """lengths: tokens of each sequence. rows: of the batch, where some of no sequence follow."""
+        """lengths: tokens of each sequence. tokens: of the batch, where some of no sequence follow."""
         sizes = np.asarray(lengths)
         widths = _WIDTHS[np.searchsorted(_WIDTHS, sizes.clip(max=_WIDTHS[-1]))].clip(sizes)
         self._heads = heads
         self._groups: list[_Group] = []
-        sources, targets, end = [], np.zeros((rows or sizes.sum(), heads), dtype=np.int64), 0
+        sources, targets, end = [], np.zeros((tokens or sizes.sum(), heads), dtype=np.int64), 0
         for width in np.unique(widths):
             rows, owners = _lay_into_blocks(sizes, np.flatnonzero(widths == width), int(width))
             places = end + np.arange(rows.size * heads).reshape(len(rows), heads, width)
@@ -61,7 +61,7 @@ class BlockAttention:
     def __call__(self, qkv: Tensor) -> Tensor:
         """qkv (tokens, 3 * hidden): queries, values and keys side by side. Returns (tokens, hidden).
 
-        A row of no sequence gets what stands first: a number, but no answer.
+        A token of no sequence gets what stands first: a number, but no answer.
         """
         size = qkv.shape[1] // (3 * self._heads)
         gathered = qkv.view(-1, size).index_select(0, self._sources)

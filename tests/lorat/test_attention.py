@@ -44,9 +44,9 @@ def test_a_sequence_does_not_depend_on_the_others():
     assert torch.allclose(together[:30], BlockAttention([30], HEADS, qkv.device, qkv.dtype)(qkv[:30]), atol=1e-6)
 
 
-def test_rows_of_no_sequence_change_nothing():
+def test_tokens_of_no_sequence_change_nothing():
     qkv = torch.randn(48, 3 * HIDDEN, generator=torch.Generator().manual_seed(0))
-    filled = BlockAttention([9, 21], HEADS, qkv.device, qkv.dtype, rows=48)(qkv)
+    filled = BlockAttention([9, 21], HEADS, qkv.device, qkv.dtype, tokens=48)(qkv)
     assert filled.shape == (48, HIDDEN)
     assert filled.isfinite().all()
     assert torch.equal(filled[:30], BlockAttention([9, 21], HEADS, qkv.device, qkv.dtype)(qkv[:30]))
