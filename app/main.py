@@ -94,7 +94,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
 def load_model(settings: Settings) -> MultiLoRAT:
     """The base with room for adapters. Raises BaseError, ConfigError."""
     base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
-    if base.model.device.type == "cpu" and not computes(base.model.dtype):
+    if base.device.type == "cpu" and not computes(base.dtype):
         logger.warning("this processor has no %s, float32 is many times faster: set LORAT_DTYPE", settings.dtype)
     return MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
 

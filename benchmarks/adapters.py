@@ -66,7 +66,7 @@ def _options() -> argparse.Namespace:
 
 
 def _adapters(served: Served) -> list[Content]:
-    config = served.model.base.model.config
+    config = served.model.base.config
     return [
         (str(seed), random_adapter(config, seed, 8, QV)) for seed in tqdm(range(MANY), unit="adapter", file=sys.stderr)
     ]

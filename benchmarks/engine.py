@@ -73,7 +73,7 @@ def _contenders(
 ) -> dict[str, Callable[[], np.ndarray]]:
     """The first ones are what the others are held against."""
     exact, fast = (Served(ids * PASSES, dtype, options.workers) for dtype in ("float32", "bfloat16"))
-    config = fast.model.base.model.config
+    config = fast.model.base.config
     made = {
         name: [make_adapter(directory / f"{name}{seed}", config, seed, rank, targets) for seed in range(32)]
         for name, rank, targets in (("qv", 8, QV), ("all", 16, ALL))

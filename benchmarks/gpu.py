@@ -20,7 +20,7 @@ from benchmarks.corpus import lengths
 from benchmarks.gpu_bench import ADAPTERS, BATCHES, CONFIG, DEVICE, DTYPE, LENGTH, SEQUENCES, Bench
 from benchmarks.gpu_checks import checks
 from benchmarks.gpu_peers import padded, peft
-from benchmarks.made import random_base
+from benchmarks.made import random_bert
 from benchmarks.rounds import measure, median, save
 from lorat import Row, Tokens
 
@@ -99,7 +99,7 @@ def _square(size: int = 8192, passes: int = 20) -> float:
 def _mixed(bench: Bench, rounds: int) -> dict[str, Any]:
     """Seconds for MIXED_TEXTS texts of the corpus' lengths, against a padded forward sorted by length."""
     ids = [bench._rng.integers(0, CONFIG.vocab_size, size).tolist() for size in lengths(MIXED_TEXTS)]
-    model = random_base(CONFIG, DEVICE, DTYPE).model
+    model = random_bert(CONFIG, DEVICE, DTYPE)
     runs = {
         "lorat, base only": bench.served(_batches([Row(Tokens(one)) for one in ids])),
         "lorat, 64 adapters": bench.served(

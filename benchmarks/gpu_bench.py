@@ -106,7 +106,7 @@ class Bench:
             [[1] * LENGTH] * SEQUENCES, [None] * SEQUENCES, slots, CONFIG.num_hidden_layers, self.model.device
         )
         sent = plan.stage().send(self.model.device)[-1]
-        weight = self.model.base.model.encoder.layer[0].linears[group].weight
+        weight = self.model._model.layers[0].linears[group].weight
         x, y = (torch.randn(len(plan.ids), size, device=DEVICE, dtype=DTYPE) for size in weight.shape[::-1])
         launch = triton.Launch(sent, len(plan.ids), plan.ranks, plan.aligned, CONFIG.intermediate_size)
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))

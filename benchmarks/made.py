@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -46,13 +46,24 @@ def make_adapter(
     return directory
 
 
-def random_base(config: BertConfig, device: str, dtype: torch.dtype, seed: int = 0) -> Base:
+class RandomBase(Base):
+    """A base that is in no file."""
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Those of `random_bert`."""
+        return dict(random_bert(self.config, str(self.device), self.dtype).state_dict())
+
+
+def random_base(config: BertConfig, device: str, dtype: torch.dtype) -> Base:
     """A BERT of this shape with random weights, and no tokenizer: it takes token ids."""
-    torch.manual_seed(seed)
-    model = BertModel(config).to(device, dtype).eval().requires_grad_(False)
-    shape = BaseShape.of(config, has_pooler=True)
-    tokenizer: Any = None
-    return Base("random", model, shape, tokenizer, Recipe(normalize=False))
+    shape, recipe, tokenizer = BaseShape.of(config, has_pooler=True), Recipe(normalize=False), cast(Any, None)
+    return RandomBase("random", Path(), config, shape, tokenizer, recipe, torch.device(device), dtype)
+
+
+def random_bert(config: BertConfig, device: str, dtype: torch.dtype) -> BertModel:
+    """transformers' model of these weights: the same at each call."""
+    torch.manual_seed(0)
+    return BertModel(config).to(device, dtype).eval().requires_grad_(False)
 
 
 def random_adapter(config: PretrainedConfig, seed: int, rank: int, targets: Sequence[str], labels: int = 0) -> Adapter:

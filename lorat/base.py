@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, BertModel
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer
 
 from lorat.errors import AdapterError, BaseError, InputError
+from lorat.files.base_weights import has_pooler, read_base_weights, weight_files
 from lorat.files.recipe_file import read_recipe
-from lorat.fingerprint import base_id, file_sha256, has_tensor
+from lorat.fingerprint import base_id, file_sha256
 from lorat.recipe import Recipe
 from lorat.targets import BaseShape
 from lorat.tokenizer import Direction, Span, Text, Tokenizer, Tokens
@@ -26,13 +28,26 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.txt"]
 
 @dataclass(frozen=True)
 class Base:
-    """A loaded base: transformers' model, in eval mode and frozen, with what belongs to it."""
+    """A base: where its weights are and what belongs to them. config: transformers' BertConfig.
+
+    device, dtype: what its weights are read to.
+    """
 
     name: str
-    model: BertModel
+    directory: Path
+    config: Any
     shape: BaseShape
     tokenizer: Tokenizer
     recipe: Recipe
+    device: torch.device
+    dtype: torch.dtype
+
+    def weights(self) -> dict[str, Tensor]:
+        """Its tensors by the names of transformers' BertModel, read anew.
+
+        Raises BaseError where they are not what its config says.
+        """
+        return read_base_weights(self.directory, self.config, self.device, self.dtype)
 
     def encode(
         self,
@@ -88,26 +103,27 @@ def _behind(prompt: str, spans: Sequence[Span | None] | None) -> list[Span | Non
 
 
 def load_base(source: str | Path | None = None, *, device: str = "auto", dtype: str = "auto") -> Base:
-    """Load a BERT-type model: a local directory, a hub id, or (None) the embedded all-MiniLM-L6-v2.
+    """A BERT-type model, and what belongs to it: of a directory, a hub id, or (None) the embedded all-MiniLM-L6-v2.
 
     device: "auto" (a GPU if there is one), or torch's name for one. dtype: "auto" (float32 on a CPU,
     bfloat16 on a GPU), "float32", "bfloat16" or "float16". Raises BaseError, naming what to change.
     """
     directory = locate_base(source)
     config = _read_config(directory)
-    if not list(directory.glob("model*.safetensors")):
+    if not weight_files(directory):
         raise BaseError(f"{directory} has no model.safetensors: convert its weights, pickles are not read")
-    has_pooler = has_tensor(directory, "pooler.dense.weight")
-    shape = BaseShape.of(config, has_pooler=has_pooler, base_id=base_id(directory))
+    shape = BaseShape.of(config, has_pooler=has_pooler(directory), base_id=base_id(directory))
     tokenizer, longest = _load_tokenizer(directory, config)
     target = choose_device(device)
-    model = _load_model(directory, has_pooler, choose_dtype(dtype, target)).to(target)
     return Base(
         name=EMBEDDED_NAME if source is None else str(source),
-        model=model.eval().requires_grad_(False),
+        directory=directory,
+        config=config,
         shape=shape,
         tokenizer=tokenizer,
         recipe=_read_base_recipe(directory, longest, shape.hidden),
+        device=target,
+        dtype=choose_dtype(dtype, target),
     )
 
 
@@ -148,20 +164,6 @@ def _read_config(directory: Path) -> Any:
         return AutoConfig.from_pretrained(directory)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise BaseError(f"{directory} has no readable config.json of a transformers model: {error}") from error
-
-
-def _load_model(directory: Path, has_pooler: bool, dtype: torch.dtype) -> BertModel:
-    try:
-        model: BertModel = BertModel.from_pretrained(
-            directory,
-            add_pooling_layer=has_pooler,
-            attn_implementation="sdpa",
-            dtype=dtype,
-            use_safetensors=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise BaseError(f"{directory} does not load as a BertModel: {error}") from error
-    return model
 
 
 def _load_tokenizer(directory: Path, config: Any) -> tuple[Tokenizer, int]:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
+from lorat.files.base_weights import names, opened
 from lorat.layout import plain
 
 
@@ -16,15 +16,10 @@ class _Hash(Protocol):
     def update(self, data: Any, /) -> None: ...
 
 
-def fingerprint(*modules: nn.Module | None) -> str:
+def fingerprint(module: nn.Module) -> str:
     """SHA-256, in hex, over name, dtype, shape and bytes of every parameter and buffer, in name order."""
     digest = hashlib.sha256()
-    for position, module in enumerate(modules):
-        named = [] if module is None else [*module.named_parameters(), *module.named_buffers()]
-        _update(
-            digest,
-            ((f"{position}.{name}", tensor) for name, tensor in sorted(named, key=lambda item: item[0])),
-        )
+    _update(digest, sorted([*module.named_parameters(), *module.named_buffers()], key=lambda item: item[0]))
     return digest.hexdigest()
 
 
@@ -35,28 +30,11 @@ def base_id(checkpoint: Path) -> str:
     same encoder under a head are the same base.
     """
     digest = hashlib.sha256()
-    for short, file, key in sorted(_encoder_keys(checkpoint), key=lambda item: item[0]):
-        with safe_open(file, framework="pt") as tensors:
-            _update(digest, [(short, tensors.get_tensor(key))])
+    for name, file, key in sorted(names(checkpoint), key=lambda item: item[0]):
+        if name.startswith(("embeddings.", "encoder.")) and not name.endswith("_ids"):
+            with opened(file) as tensors:
+                _update(digest, [(name, tensors.get_tensor(key))])
     return digest.hexdigest()
-
-
-def has_tensor(checkpoint: Path, name: str) -> bool:
-    """Whether a checkpoint's safetensors hold a tensor, with or without a leading `bert.`."""
-    return any(short == name for short, _, _ in _keys(checkpoint))
-
-
-def _encoder_keys(checkpoint: Path) -> Iterable[tuple[str, Path, str]]:
-    for short, file, key in _keys(checkpoint):
-        if short.startswith(("embeddings.", "encoder.")) and not short.endswith("_ids"):
-            yield short, file, key
-
-
-def _keys(checkpoint: Path) -> Iterable[tuple[str, Path, str]]:
-    for file in sorted(checkpoint.glob("model*.safetensors")):
-        with safe_open(file, framework="pt") as tensors:
-            for key in list(tensors.keys()):
-                yield key.removeprefix("bert."), file, key
 
 
 def _update(digest: _Hash, named: Iterable[tuple[str, Tensor]]) -> None:

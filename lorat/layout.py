@@ -8,7 +8,7 @@ the weight stays as it is and `F.linear` runs.
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 _LEAST_STEP, _STEPS = 4, 16  # of numbers of rows: multiples of 4, and 16 of them between a power of two and the next
@@ -65,11 +65,6 @@ def round_rows(rows: int) -> int:
     """
     step = max(_LEAST_STEP, (1 << max(rows - 1, 1).bit_length() - 1) // _STEPS)
     return -(-rows // step) * step
-
-
-def is_gelu(activation: nn.Module) -> bool:
-    """Whether an activation of transformers' is what `linear_gelu` computes."""
-    return getattr(activation, "act", None) is F.gelu
 
 
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

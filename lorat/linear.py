@@ -1,10 +1,16 @@
 """FrozenLinear: linear layers of the base that share an input, as one product for rows of many adapters."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lorat.layout import is_gelu, lay_out, linear, linear_gelu, plain, round_rows
+from lorat.adapter import Linear
+from lorat.layout import lay_out, linear, linear_gelu, plain, round_rows
 from lorat.routing import Key, Merged, Routing
+
+Activation = Callable[[Tensor], Tensor]
 
 
 class FrozenLinear(nn.Module):
@@ -13,13 +19,12 @@ class FrozenLinear(nn.Module):
     laid_out: Tensor
     bias: Tensor
 
-    def __init__(self, key: Key, linears: list[nn.Linear], activation: nn.Module | None = None) -> None:
+    def __init__(self, key: Key, linears: Sequence[Linear], activation: Activation | None = None) -> None:
         super().__init__()
         self.key = key
-        self.activation = activation or nn.Identity()
-        self._gelu = is_gelu(self.activation)
-        self.register_buffer("laid_out", lay_out(torch.cat([linear.weight.detach() for linear in linears])))
-        self.register_buffer("bias", torch.cat([linear.bias.detach() for linear in linears]))
+        self._activation = activation
+        self.register_buffer("laid_out", lay_out(torch.cat([linear.weight for linear in linears])))
+        self.register_buffer("bias", torch.cat([linear.bias for linear in linears]))
 
     @property
     def weight(self) -> Tensor:
@@ -28,13 +33,12 @@ class FrozenLinear(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing, residual: Tensor | None = None) -> Tensor:
         """(rows, in) to (rows, out): Wx + b, what each row's adapter adds, and `residual` (rows, out); activated."""
-        if self._gelu and residual is None and not routing.touches(self.key):
+        if self._activation is F.gelu and residual is None and not routing.touches(self.key):
             return linear_gelu(x, self.laid_out, self.bias)
         merged = routing.merged(self.key)
         y = self._with_merged(x, merged, residual) if merged else linear(x, self.laid_out, self.bias, residual)
         routing.add_deltas(self.key, y, x)
-        activated: Tensor = self.activation(y)
-        return activated
+        return self._activation(y) if self._activation else y
 
     def _with_merged(self, x: Tensor, merged: list[Merged], residual: Tensor | None) -> Tensor:
         """Segments with a merged weight are one product each; what lies between them is the base's."""

@@ -1,6 +1,6 @@
 """MultiLoRAT: one frozen base, many adapters, each row computed with its own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorat.adapter import Adapter, Linear
+from lorat.adapter import Adapter
 from lorat.attention import BlockAttention
 from lorat.base import Base, load_base
 from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import MAX_RANK, read_adapter
 from lorat.fingerprint import fingerprint
-from lorat.gpu.forward import GpuForward
 from lorat.gpu.lanes import settle
 from lorat.heads import LoadedHead, sequence_logits, token_logits
-from lorat.packed import PackedLayer
+from lorat.packed import PackedBert
 from lorat.packing import PackedBatch, pack
 from lorat.pooling import finish, pool
 from lorat.recipe import Recipe
@@ -35,20 +34,19 @@ class MultiLoRAT:
     """
 
     def __init__(self, base: Base, *, slots: int = 64, max_rank: int = MAX_RANK) -> None:
-        """Take over `base.model`: its encoder layers are replaced by packed ones."""
-        self.base = base
+        """Read the base's weights. Raises BaseError where they are not what its config says."""
+        self.base, self.device, self.dtype = base, base.device, base.dtype
         self.max_rank = max_rank
-        self._model = base.model
-        self._pooler = base.model.pooler and base.model.pooler.float()  # as heads compute
-        self._model.pooler = None
-        layers = [PackedLayer(layer, index) for index, layer in enumerate(base.model.encoder.layer)]
-        self._model.encoder.layer = torch.nn.ModuleList(layers)
-        self.device: torch.device = base.model.device
-        self.dtype: torch.dtype = base.model.dtype
-        self._base_pooler = self._pooler and Linear(self._pooler.dense.weight, self._pooler.dense.bias)
-        self.slots = Slots({linear.key: linear for layer in layers for linear in layer.groups()}, slots)
-        self._gpu = GpuForward(self._model, self.recipe) if self.device.type == "cuda" else None
+        self._model = PackedBert(base.weights(), base.config)
+        self._base_pooler = self._model.pooler
+        self.slots = Slots({linear.key: linear for linear in self._model.groups()}, slots)
+        self._gpu = self._on_gpu() if self.device.type == "cuda" else None
         settle(self.device)
+
+    def _on_gpu(self) -> Callable[[Sequence[Row], Sequence[LoadedHead | None]], Sequence[Tensor]]:
+        from lorat.gpu.forward import GpuForward  # seconds to import: torch's compiler comes along
+
+        return GpuForward(self._model, self.recipe)
 
     @classmethod
     def from_pretrained(
@@ -59,7 +57,7 @@ class MultiLoRAT:
 
     def fingerprint(self) -> str:
         """SHA-256 of every base tensor that a forward pass reads."""
-        return fingerprint(self._model, self._pooler)
+        return fingerprint(self._model)
 
     def load(self, adapter: Adapter | str | Path) -> Slot:
         """Load an adapter, or the adapter in a directory, into a free slot.
@@ -127,7 +125,7 @@ class MultiLoRAT:
 
     def _check(self, row: Row) -> LoadedHead | None:
         """The head a row needs, None for an embedding."""
-        longest = self._model.config.max_position_embeddings
+        longest = self._model.longest
         if not row.tokens.ids:
             raise InputError("a row has no tokens: give at least one token id")
         if len(row.tokens) > longest:
@@ -142,16 +140,9 @@ class MultiLoRAT:
 
     def _encode(self, batch: PackedBatch, routing: Routing) -> Tensor:
         """(tokens, hidden): the last hidden states of the sequences of a packed batch."""
-        heads, rows = self._model.config.num_attention_heads, batch.input_ids.shape[1]
-        output: Any = self._model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            token_type_ids=batch.token_type_ids,
-            attention=BlockAttention(batch.lengths, heads, self.device, self.dtype, rows),
-            routing=routing,
-        )
-        hidden: Tensor = output.last_hidden_state[0, : batch.offsets[-1]]
-        return hidden
+        attention = BlockAttention(batch.lengths, self._model.heads, self.device, self.dtype, len(batch.ids))
+        hidden: Tensor = self._model(batch.ids, batch.positions, batch.types, attention, routing)
+        return hidden[: batch.offsets[-1]]
 
     def _finish(
         self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], heads: Sequence[LoadedHead | None]

@@ -1,56 +1,149 @@
-"""PackedLayer: a BERT encoder layer over packed rows, each row with its own adapter."""
+"""A BERT over packed rows, each row with its own adapter."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lorat.linear import FrozenLinear
+from lorat.adapter import Linear
+from lorat.errors import BaseError
+from lorat.linear import Activation, FrozenLinear
 from lorat.routing import Routing
 from lorat.slots import GROUPS
+from lorat.targets import MODULES, POOLER
 
 Attention = Callable[[Tensor], Tensor]
 """(tokens, 3 * hidden) to (tokens, hidden), each sequence by itself."""
+Weights = Mapping[str, Tensor]
+"""A checkpoint's tensors, by the names that transformers' BertModel gives them."""
+
+
+class PackedBert(nn.Module):
+    """What BertModel computes, for packed rows; attention and adapters come with each call. Its tensors are frozen."""
+
+    word: Tensor
+    position: Tensor
+    token_type: Tensor
+    pooler_weight: Tensor | None
+    pooler_bias: Tensor | None
+
+    def __init__(self, weights: Weights, config: Any) -> None:
+        """weights: of one device and dtype. config: transformers' BertConfig. Raises BaseError for its activation."""
+        super().__init__()
+        for name in ("word", "position", "token_type"):
+            self.register_buffer(name, weights[f"embeddings.{name}_embeddings.weight"])
+        self.norm = Norm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
+        activation = _activation(config.hidden_act)
+        self.layers = nn.ModuleList(
+            PackedLayer(weights, index, activation, config.layer_norm_eps) for index in range(config.num_hidden_layers)
+        )
+        for name in ("weight", "bias"):
+            given = weights.get(f"{POOLER}.{name}")
+            self.register_buffer(f"pooler_{name}", None if given is None else given.float())
+        self.heads: int = config.num_attention_heads
+        self.widest: int = max(config.hidden_size, config.intermediate_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.word.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in."""
+        return self.word.dtype
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence that it takes."""
+        return len(self.position)
+
+    @property
+    def head_size(self) -> int:
+        """Values of an attention head."""
+        return self.word.shape[1] // self.heads
+
+    @property
+    def pooler(self) -> Linear | None:
+        """Its pooler in float32, as heads compute; None where the checkpoint has none."""
+        if self.pooler_weight is None or self.pooler_bias is None:
+            return None
+        return Linear(self.pooler_weight, self.pooler_bias)
+
+    def groups(self) -> list[FrozenLinear]:
+        """The linears of all layers, each with its key."""
+        return [linear for layer in self.layers if isinstance(layer, PackedLayer) for linear in layer.groups()]
+
+    def forward(self, ids: Tensor, positions: Tensor, types: Tensor, attention: Attention, routing: Routing) -> Tensor:
+        """(tokens,) int64 each, to (tokens, hidden): the last hidden states."""
+        x: Tensor = self.norm(self.word[ids] + self.token_type[types] + self.position[positions])
+        for layer in self.layers:
+            x = layer(x, attention, routing)
+        return x
 
 
 class PackedLayer(nn.Module):
-    """One `BertLayer` for packed rows, with query, key and value as one product.
+    """One layer, with query, key and value as one product."""
 
-    Takes the place of the layer it is made from: transformers' encoder loop hands it `attention` and
-    `routing` as keyword arguments.
-    """
-
-    def __init__(self, layer: Any, index: int) -> None:
+    def __init__(self, weights: Weights, index: int, activation: Activation, epsilon: float) -> None:
         super().__init__()
-        attention = layer.attention
-        linears = {
-            "query": attention.self.query,
-            "key": attention.self.key,
-            "value": attention.self.value,
-            "output": attention.output.dense,
-            "intermediate": layer.intermediate.dense,
-            "ffn_output": layer.output.dense,
-        }
-        activations = {"intermediate": layer.intermediate.intermediate_act_fn}
+        prefix = f"encoder.layer.{index}"
         self.linears = nn.ModuleDict(
             {
-                group: FrozenLinear((index, group), [linears[target] for target in targets], activations.get(group))
+                group: FrozenLinear(
+                    (index, group),
+                    [_linear(weights, f"{prefix}.{MODULES[target]}") for target in targets],
+                    activation if group == "intermediate" else None,
+                )
                 for group, targets in GROUPS.items()
             }
         )
-        self.attention_norm = attention.output.LayerNorm
-        self.output_norm = layer.output.LayerNorm
+        self.attention_norm = Norm(weights, f"{prefix}.attention.output.LayerNorm", epsilon)
+        self.output_norm = Norm(weights, f"{prefix}.output.LayerNorm", epsilon)
 
     def groups(self) -> list[FrozenLinear]:
         """Its linears, each with its key."""
         return [linear for linear in self.linears.values() if isinstance(linear, FrozenLinear)]
 
-    def forward(self, hidden_states: Tensor, *_: Any, attention: Attention, routing: Routing, **__: Any) -> Tensor:
-        """(1, tokens, hidden) to the same shape."""
-        x = hidden_states[0]
+    def forward(self, x: Tensor, attention: Attention, routing: Routing) -> Tensor:
+        """(tokens, hidden) to the same shape."""
         linear = self.linears
         context = attention(linear["qkv"](x, routing))
         x = self.attention_norm(linear["output"](context, routing, x))
         inner = linear["intermediate"](x, routing)
         y: Tensor = self.output_norm(linear["ffn_output"](inner, routing, x))
-        return y.unsqueeze(0)
+        return y
+
+
+class Norm(nn.Module):
+    """Layer norm over the last dimension."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weights: Weights, module: str, epsilon: float) -> None:
+        super().__init__()
+        self._epsilon = epsilon
+        self.register_buffer("weight", weights[f"{module}.weight"])
+        self.register_buffer("bias", weights[f"{module}.bias"])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape to the same shape."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self._epsilon)
+
+
+def _linear(weights: Weights, module: str) -> Linear:
+    return Linear(weights[f"{module}.weight"], weights[f"{module}.bias"])
+
+
+def _activation(name: str) -> Activation:
+    if name == "gelu":
+        return F.gelu
+    from transformers.activations import ACT2FN  # slow to import, and BERTs have gelu
+
+    if name not in ACT2FN:
+        raise BaseError(f"the base's hidden_act {name!r} is unknown: transformers has {sorted(ACT2FN)}")
+    activation: Activation = ACT2FN[name]
+    return activation

@@ -12,15 +12,15 @@ from lorat.layout import round_rows
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """What transformers' BertModel takes for sequences laid end to end, and tokens of no sequence behind them.
+    """What a BERT takes for sequences laid end to end, and tokens of no sequence behind them.
 
-    input_ids, position_ids, token_type_ids: (1, tokens) int64; positions restart with each sequence.
+    ids, positions, types: (tokens,) int64; positions restart with each sequence.
     lengths: tokens of each sequence. offsets: where each starts, and the end (sequences + 1).
     """
 
-    input_ids: Tensor
-    position_ids: Tensor
-    token_type_ids: Tensor
+    ids: Tensor
+    positions: Tensor
+    types: Tensor
     lengths: tuple[int, ...]
     offsets: tuple[int, ...]
 
@@ -40,12 +40,12 @@ def pack(
     filling = (0,) * (round_rows(offsets[-1]) - offsets[-1])
 
     def row(values: chain[int]) -> Tensor:
-        return torch.tensor([*values, *filling], dtype=torch.int64).unsqueeze(0).to(device)
+        return torch.tensor([*values, *filling], dtype=torch.int64).to(device)
 
     return PackedBatch(
-        input_ids=row(chain.from_iterable(ids)),
-        position_ids=row(chain.from_iterable(map(range, lengths))),
-        token_type_ids=row(chain.from_iterable(kinds)),
+        ids=row(chain.from_iterable(ids)),
+        positions=row(chain.from_iterable(map(range, lengths))),
+        types=row(chain.from_iterable(kinds)),
         lengths=lengths,
         offsets=tuple(offsets),
     )

@@ -76,9 +76,9 @@ def from_full(source: Checkpoint, base: Base, base_directory: Path, options: Opt
     """
     if options.alpha is not None:
         raise ConfigError("alpha belongs to LoRA checkpoints: for a whole model it follows from the rank, leave it out")
-    config = read_config(source.directory, base.model.config)
+    config = read_config(source.directory, base.config)
     task = task_of(config)
-    weights: dict[str, Tensor] = base.model.state_dict()
+    weights = base.weights()
     _require(source.tensors, weights, task)
     rest = dict(source.tensors)
     head = _take_head(rest, task, weights, base)

@@ -60,7 +60,7 @@ def from_lora(source: Checkpoint, base: Base, options: Options) -> Parts:
     split = _split(source.tensors, base.shape)
     lora = {site: LoRA(a, b, scaling(alpha, len(a), False)) for site, (a, b) in split.matrices.items()}
     _check_rank(lora, options.rank)
-    weights: dict[str, Tensor] = base.model.state_dict()
+    weights = base.weights()
     notes = [*source.notes(), _check_frozen(split, weights)]
     rest = {name: tensor for name, tensor in split.rest.items() if name not in split.frozen}
     head = take_classifier(rest, base.shape.hidden)

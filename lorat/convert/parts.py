@@ -123,7 +123,8 @@ def fill(parts: Parts, base: Base) -> Parts:
             if target in used:
                 lora.setdefault(Site(layer, target), nothing(Site(layer, target), base))
     if any(matrices.bias is not None for matrices in lora.values()):
-        lora = {site: _with_bias(site, matrices, base) for site, matrices in lora.items()}
+        weights = base.weights()
+        lora = {site: _with_bias(matrices, weights[f"{site.module}.bias"]) for site, matrices in lora.items()}
     return replace(parts, lora=dict(sorted(lora.items())))
 
 
@@ -133,6 +134,5 @@ def nothing(site: Site, base: Base) -> LoRA:
     return LoRA(torch.zeros(1, width), torch.zeros(height, 1), 1.0)
 
 
-def _with_bias(site: Site, matrices: LoRA, base: Base) -> LoRA:
-    own: Tensor = base.model.get_submodule(site.module).bias
+def _with_bias(matrices: LoRA, own: Tensor) -> LoRA:
     return matrices if matrices.bias is not None else replace(matrices, bias=own)

@@ -3,14 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lorat.gpu.attention import choose_attention, runs_flash
 from lorat.gpu.buckets import Bucket
 from lorat.gpu.plan import Plan
 from lorat.ops.table import Key
-from lorat.packed import Attention
+from lorat.packed import Attention, PackedBert
 from lorat.routing import Routing, Segment
 
 
@@ -34,19 +33,11 @@ class TiledRouting(Routing):
 
 
 class Encoder:
-    """A BERT's embeddings and packed layers, without what transformers' own loop does around them.
+    """The base on staged tensors. `tiled`: adapters by the Triton kernels. Its calls wait for nothing on the device."""
 
-    `tiled`: adapters by the Triton kernels. Its calls wait for nothing on the device.
-    """
-
-    def __init__(self, model: Any, *, tiled: bool) -> None:
-        """model: transformers' BertModel with `PackedLayer`s."""
-        self.device: torch.device = model.device
-        self._model, self._tiled, self._dtype = model, tiled, model.dtype
-        config = model.config
-        self._heads: int = config.num_attention_heads
-        self._widest = max(config.hidden_size, config.intermediate_size)
-        self.flash = runs_flash(self.device, self._dtype, config.hidden_size // self._heads)
+    def __init__(self, model: PackedBert, *, tiled: bool) -> None:
+        self._model, self._tiled, self.device = model, tiled, model.device
+        self.flash = runs_flash(model.device, model.dtype, model.head_size)
 
     def exact(self, plan: Plan, inputs: Sequence[Tensor]) -> Tensor:
         """(tokens, hidden) of a batch; inputs: `plan.stage()` on the device."""
@@ -58,19 +49,15 @@ class Encoder:
 
         Without `plan` it reads nothing but the bucket and the inputs, so that a graph of it serves every batch.
         """
-        keys = frozenset((layer, group) for layer in range(len(self._layers)) for group in bucket.groups)
+        keys = frozenset((layer, group) for layer in range(len(self._model.layers)) for group in bucket.groups)
         if self._tiled or plan is None:
             routing: Routing = self._tiles(inputs[-1], bucket.tokens, bucket.ranks, 8, (), keys)
         else:
             routing = Routing(plan.segments)
         return self._run(inputs, self._attention(inputs, bucket.longest), routing)
 
-    @property
-    def _layers(self) -> Any:
-        return self._model.encoder.layer
-
     def _attention(self, inputs: Sequence[Tensor], longest: int) -> Attention:
-        return choose_attention(self.flash, inputs[3], longest, self._heads, self._dtype)
+        return choose_attention(self.flash, inputs[3], longest, self._model.heads, self._model.dtype)
 
     def _routing(self, plan: Plan, tiles: Tensor) -> Routing:
         if not self._tiled:
@@ -84,12 +71,9 @@ class Encoder:
             return Routing(merged)
         from lorat.ops.triton import Launch  # a CPU has no Triton
 
-        return TiledRouting(merged, keys, Launch(tiles, rows, ranks, aligned, self._widest))
+        return TiledRouting(merged, keys, Launch(tiles, rows, ranks, aligned, self._model.widest))
 
     def _run(self, inputs: Sequence[Tensor], attention: Attention, routing: Routing) -> Tensor:
         ids, positions, types = inputs[:3]
-        hidden = self._model.embeddings(input_ids=ids, position_ids=positions, token_type_ids=types)
-        for layer in self._layers:
-            hidden = layer(hidden, attention=attention, routing=routing)
-        last: Tensor = hidden[0]
-        return last
+        hidden: Tensor = self._model(ids, positions, types, attention, routing)
+        return hidden

@@ -4,7 +4,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import Any
 
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from lorat.gpu.graphs import Graphs
 from lorat.gpu.lanes import Lanes, settle, start_fetch
 from lorat.gpu.plan import Plan
 from lorat.heads import LoadedHead
+from lorat.packed import PackedBert
 from lorat.recipe import Dense, Recipe
 from lorat.rows import Row
 from lorat.slots import Slot
@@ -30,9 +30,9 @@ class GpuForward:
     """
 
     def __init__(
-        self, model: Any, recipe_of: Callable[[Slot | None], Recipe], *, tiled: bool = True, filled: bool = False
+        self, model: PackedBert, recipe_of: Callable[[Slot | None], Recipe], *, tiled: bool = True, filled: bool = False
     ) -> None:
-        """model: transformers' BertModel with `PackedLayer`s. recipe_of: the embedding recipe of a slot.
+        """model: the base, on the GPU. recipe_of: the embedding recipe of a slot.
 
         For tests on a CPU: `tiled=False` takes its products in place of the kernels, `filled` fills batches up
         to their bucket though no graph runs. Raises BaseError where Triton is missing.
@@ -41,7 +41,7 @@ class GpuForward:
             raise BaseError("a GPU needs Triton for its adapters: pip install triton, or choose device cpu")
         self._encoder = Encoder(model, tiled=tiled)
         self._device = self._encoder.device
-        self._layers = len(model.encoder.layer)
+        self._layers = len(model.layers)
         self._recipe_of, self._filled = recipe_of, filled
         self._graphs = Graphs(self._encoder) if self._encoder.flash else None
         self._lanes = Lanes(self._device)

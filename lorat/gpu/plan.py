@@ -88,7 +88,7 @@ class Plan:
         return bucket_of(len(self.ids), len(self.lengths), longest, len(self.tiles), self.ranks, groups)
 
     def stage(self, bucket: Bucket | None = None) -> Stage:
-        """ids, positions, types (1, tokens) int64, offsets (sequences + 1,) int32, tiles (tiles, 3) int64.
+        """ids, positions, types (tokens,) int64, offsets (sequences + 1,) int32, tiles (tiles, 3) int64.
 
         Filled up to a bucket, the tokens beyond the batch's are sequences of their own, in no tile: nobody else attends
         to them. They are computed all the same, because an attention kernel may read on beyond a sequence, and
@@ -97,7 +97,7 @@ class Plan:
         tokens = bucket.tokens if bucket else len(self.ids)
         stage = Stage()
         for row in (self.ids, self.positions, self.types):
-            stage.put(_filled(row, tokens)[None])
+            stage.put(_filled(row, tokens))
         offsets = self._offsets(bucket) if bucket else np.append(self.starts, tokens)
         stage.put(offsets.astype(np.int32))
         room = (bucket.tiles if bucket else len(self.tiles)) - len(self.tiles)

@@ -155,7 +155,7 @@ def test_merges_loads_and_evictions_never_change_the_base(tiny_path, tmp_path, d
 def test_the_fingerprint_reads_the_weights_as_they_are_laid_out(tiny_path, dtype):
     model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", dtype=dtype)
     before = model.fingerprint()
-    linear = model.base.model.encoder.layer[1].linears["output"]
+    linear = model._model.layers[1].linears["output"]
     weight = linear.weight.clone()
     weight[3, 5] += 1
     linear.laid_out = lay_out(weight)

@@ -19,11 +19,11 @@ sequences = st.lists(st.lists(st.integers(0, 999), min_size=1, max_size=12), min
 def test_sequences_are_laid_end_to_end(ids):
     batch = pack(ids, [None] * len(ids))
     tokens = sum(map(len, ids))
-    assert batch.input_ids[0, :tokens].tolist() == [token for sequence in ids for token in sequence]
-    assert batch.position_ids[0, :tokens].tolist() == [p for s in ids for p in range(len(s))]
-    assert batch.token_type_ids.sum() == batch.input_ids[0, tokens:].sum() == batch.position_ids[0, tokens:].sum() == 0
-    assert batch.input_ids.shape == batch.position_ids.shape == batch.token_type_ids.shape
-    assert batch.input_ids.shape == (1, round_rows(tokens))
+    assert batch.ids[:tokens].tolist() == [token for sequence in ids for token in sequence]
+    assert batch.positions[:tokens].tolist() == [p for s in ids for p in range(len(s))]
+    assert batch.types.sum() == batch.ids[tokens:].sum() == batch.positions[tokens:].sum() == 0
+    assert batch.ids.shape == batch.positions.shape == batch.types.shape
+    assert batch.ids.shape == (round_rows(tokens),)
     assert [batch.offsets[i + 1] - batch.offsets[i] for i in range(len(ids))] == list(batch.lengths)
 
 

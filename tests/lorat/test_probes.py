@@ -41,8 +41,7 @@ def test_another_base_and_other_weights_are_caught(kind, tiny, tiny_path, tmp_pa
         verify_probes(tiny, changed)
     with torch.no_grad():
         wrong = MultiLoRAT.from_pretrained(tiny_path, device="cpu")
-        for parameter in wrong._model.parameters():
-            parameter += 0.2 * torch.randn_like(parameter)
+        wrong._model.word += 0.2 * torch.randn_like(wrong._model.word)
     with pytest.raises(ProbeError):
         verify_probes(wrong, replace(slot.adapter, probes=make_probes(tiny, slot, TEXTS)))
 

@@ -142,10 +142,10 @@ def test_a_plan_filled_up_keeps_the_batch_and_adds_nothing(lengths):
     bucket = plan.bucket()
     exact, filled = plan.stage().send(torch.device("cpu")), plan.stage(bucket).send(torch.device("cpu"))
     for one, other, size in zip(exact[:3], filled[:3], [bucket.tokens] * 3, strict=True):
-        assert other.shape == (1, size)
-        assert torch.equal(other[:, : one.shape[1]], one) and not other[:, one.shape[1] :].any()
-    assert exact[0].tolist() == [[token for row in ids for token in row]]
-    assert exact[1].tolist() == [[token for row in ids for token in range(len(row))]]
+        assert other.shape == (size,)
+        assert torch.equal(other[: len(one)], one) and not other[len(one) :].any()
+    assert exact[0].tolist() == [token for row in ids for token in row]
+    assert exact[1].tolist() == [token for row in ids for token in range(len(row))]
     offsets = filled[3].tolist()
     assert offsets[: len(lengths) + 1] == exact[3].tolist() == [0, *np.cumsum(lengths)]
     assert offsets[-1] == bucket.tokens and len(offsets) == bucket.sequences + 1
