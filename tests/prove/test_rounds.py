@@ -18,6 +18,7 @@ from tests.oracle import make_peft
 pytestmark = pytest.mark.prove
 ROUNDS = int(os.environ.get("LORAT_ROUNDS", "10000"))
 CLIENTS = 32
+PAUSE = 0.2  # seconds at most between a client's requests: the changes need a share of the cores
 NAMES = [f"name{index}" for index in range(8)]
 TEXTS = ["What is LoRA?", "a", "one frozen base and many adapters", "naïve café", ""]
 FINE = {200, 201, 204, 404, 409, 412}
@@ -46,6 +47,7 @@ def test_rounds_of_change_under_mixed_traffic(tiny_path, tmp_path, keep):
             generator, counts, worst = random.Random(seed), {}, 0.0
             with httpx.Client(base_url=address, timeout=60) as mine:
                 while not stop.is_set():
+                    time.sleep(PAUSE * generator.random())
                     place, route = generator.randrange(len(TEXTS)), generator.choice(["/embed", "/classify"])
                     params = {"adapter": generator.choice(NAMES)}
                     response = mine.post(route, params=params, json={"inputs": TEXTS[place]})
