@@ -21,7 +21,7 @@ serve: .venv/serve            ## start the service with the demo adapters on htt
 	$(BIN)/lorat serve
 
 test: .venv/test              ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/test             ## lint, format, types
 	$(BIN)/ruff check

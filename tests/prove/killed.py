@@ -26,7 +26,7 @@ from lorat import Adapter, read_adapter
 from lorat.targets import BaseShape
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.prove.killed_preload"])  # there is one fork server for all proofs
+PROCESSES.set_forkserver_preload(["pytest", "tests.prove.killed_server"])  # there is one fork server for all proofs
 TINY = BaseShape(layers=3, hidden=32, intermediate=64, has_pooler=True)
 OPERATIONS = [  # kind, reference, which adapter or version
     ("upload", "a", 0),
