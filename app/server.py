@@ -42,6 +42,7 @@ def serve(settings: Settings) -> None:
         access_log=False,
         log_config=None,  # its loggers are ours
         log_level=settings.log_level,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.graceful_seconds,
     )
     Server(config, app.state.service, settings.drain_seconds).run()

@@ -109,6 +109,9 @@ class Settings(BaseSettings):
     trace_endpoint: SecretStr | None = Field(
         None, description="OTLP/HTTP URL that traces are sent to; needs the extra `trace`"
     )
+    keep_alive_seconds: Count = Field(
+        75, description="time that a connection may be idle; longer than clients keep theirs, or they meet a closed one"
+    )
     graceful_seconds: Count = Field(30, description="time that running requests get at shutdown")
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
         0.0, description="time for which /ready says 503 at shutdown while requests are still taken"

@@ -80,6 +80,8 @@ async def open_loop(url: str, rate: float, seconds: float, choose: Callable[[int
 
     async def ask(number: int, due: float) -> None:
         connection = free.pop() if free else await Connection.open(url)
+        if connection.closed:
+            connection = await Connection.open(url)
         await _ask(connection, choose(number), seen, due)
         free.append(connection)
 
@@ -119,6 +121,11 @@ class Connection:
         place = urlsplit(url)
         reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=1 << 24)
         return cls(reader, writer, place.netloc)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the server has closed it: it was idle for too long."""
+        return self._reader.at_eof()
 
     async def post(self, request: Request) -> bool:
         """Send, and read the answer whole. Returns whether it is a 200 with the header that it must have."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -262,3 +263,14 @@ def test_a_slow_client_does_not_hold_up_others(tiny_path, tmp_path):
 def test_a_type_that_the_processor_lacks_is_said_at_the_start(tiny_path, caplog):
     load_model(Settings(base=str(tiny_path), dtype="bfloat16", device="cpu"))
     assert ("float32 is many times faster" in caplog.text) == (not computes(torch.bfloat16))
+
+
+def test_an_idle_connection_is_kept_for_as_long_as_the_setting_says(tmp_path, tiny_path):
+    with process(tmp_path / "store", "--demo", "0", "--keep-alive-seconds", "1", base=tiny_path) as (_, client):
+        address = client.base_url.host, client.base_url.port
+        with socket.create_connection(address, timeout=30) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            begun = time.monotonic()
+            while connection.recv(65536):
+                pass
+            assert time.monotonic() - begun >= 0.9
