@@ -65,7 +65,7 @@ class Answer:
     """
 
     outputs: list[Array]
-    tokens: list[Tokens]
+    tokens: Sequence[Tokens]
     chosen: Chosen
     times: dict[str, float]
 
@@ -135,7 +135,7 @@ class Service:
                 for one, call in zip(chosen, calls, strict=True):
                     self._tokenizing.put(call, inputs, self._manner(asked, one.content, options))
                 outputs = await _all(calls)
-        self.admission.learn(work, sum(job.size for job in calls[0].jobs))
+        self.admission.learn(work, sum(map(len, calls[0].inputs)))
         for run, computed in zip(runs, outputs, strict=True):
             run.outputs = computed
         found = zip(chosen, calls, outputs, strict=True)
@@ -234,7 +234,7 @@ def _answer(chosen: Chosen, call: Call, outputs: Sequence[Output], started: floa
         "queue": max(output.queued for output in outputs),
         "inference": max(output.inference for output in outputs),
     }
-    return Answer([output.values for output in outputs], [job.tokens for job in call.jobs], chosen, times)
+    return Answer([output.values for output in outputs], call.inputs, chosen, times)
 
 
 def _characters(item: Input) -> int:

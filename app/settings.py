@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     )
     max_concurrent_requests: Count = Field(512, description="requests admitted at once; more get 429")
     max_queue_seconds: Positive = Field(
-        1.5,
+        1.0,
         description="how long what waits may take, by the measured pace; more get 429 with Retry-After. Adapters take "
         "turns: one adapter's flood fills the queue for itself, not for others. Longer serves larger bursts, shorter "
         "keeps answers quick under overload",

@@ -62,7 +62,7 @@ class Engine:
 
     def submit(self, call: Call) -> None:
         """Queue a request that has its tokens. Its future brings an `Output` for each, or what stopped one."""
-        self._dispatch.put(call.jobs)
+        self._dispatch.put(call.jobs())
 
     def forget(self, digest: str) -> None:
         """Free the slot of an adapter that is no longer served."""

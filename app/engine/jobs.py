@@ -37,7 +37,7 @@ class Call:
         self.digest = digest
         self.content = content
         self.future: Future[list[Output]] = Future()
-        self.jobs: list[Job] = []
+        self.inputs: Sequence[Tokens] = ()
         self.tokenized = 0.0
         """When it got its tokens, by `time.perf_counter`."""
         self._outputs: dict[int, Output] = {}
@@ -45,9 +45,13 @@ class Call:
 
     def begin(self, inputs: Sequence[Tokens]) -> "Call":
         """Its inputs' tokens are there."""
-        self.jobs = [Job(self, index, tokens) for index, tokens in enumerate(inputs)]
+        self.inputs = inputs
         self.tokenized = time.perf_counter()
         return self
+
+    def jobs(self) -> "list[Job]":
+        """Its inputs for the queue. It keeps none of them: a circle would be garbage that waits for the collector."""
+        return [Job(self, index, tokens) for index, tokens in enumerate(self.inputs)]
 
     @property
     def wanted(self) -> bool:
@@ -58,9 +62,9 @@ class Call:
         """Note one input's output. The last one resolves the future."""
         with self._lock:
             self._outputs[index] = output
-            done = len(self._outputs) == len(self.jobs)
+            done = len(self._outputs) == len(self.inputs)
         if done:
-            self._finish(lambda: self.future.set_result([self._outputs[place] for place in range(len(self.jobs))]))
+            self._finish(lambda: self.future.set_result([self._outputs[place] for place in range(len(self.inputs))]))
 
     def fail(self, error: Exception) -> None:
         """Fail the whole request; of its inputs that still wait none is computed."""

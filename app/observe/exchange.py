@@ -29,7 +29,7 @@ class Run:
     @property
     def tokens(self) -> int:
         """Of all its inputs; 0 until they are tokenised."""
-        return sum([len(job.tokens) for job in self._call.jobs])
+        return sum(map(len, self._call.inputs))
 
     def stages(self, asked: float, ended: float) -> list[Stage]:
         """Those it went through. `asked`: when the inference began; `ended`: when the answer was written.

@@ -44,7 +44,7 @@ def test_what_is_too_late_is_not_taken_from_the_queue():
     dispatch = Dispatch(512, 64, 1, express=False)
     late = Call("embedding", "a", deadline=time.perf_counter() - 0.001).begin([Tokens([1] * 9)] * 3)
     timely = Call("embedding", "a", deadline=time.perf_counter() + 60).begin([Tokens([1] * 5)])
-    dispatch.put(late.jobs + timely.jobs)
+    dispatch.put(late.jobs() + timely.jobs())
     _, batch = dispatch.next("engine-0")
     assert [job.call for job in batch] == [timely]
     dispatch.end("engine-0")

@@ -14,7 +14,7 @@ LONG, FLOOD = 300, [300, 300]  # a flood: more waits than a batch holds
 
 
 def request(adapter, *sizes):
-    return Call("embedding", adapter).begin([Tokens([1] * size) for size in sizes]).jobs
+    return Call("embedding", adapter).begin([Tokens([1] * size) for size in sizes]).jobs()
 
 
 def waiting(dispatch, worker):

@@ -67,12 +67,12 @@ def test_requests_that_wait_together_get_the_tokens_that_each_gets_alone(base, r
     held.release()
     assert len(held.handed) == len(calls) + 1
     for call, (inputs, manner) in zip(calls, requests, strict=True):
-        for job, item in zip(call.jobs, inputs, strict=True):
+        for tokens, item in zip(call.inputs, inputs, strict=True):
             if isinstance(item, list):
-                assert job.tokens.ids == item
+                assert tokens.ids == item
             else:
                 options = {"prompt_name": manner.prompt_name, "direction": manner.direction, "spans": manner.spans}
-                assert job.tokens == base.encode([item], manner.recipe, **options)[0]
+                assert tokens == base.encode([item], manner.recipe, **options)[0]
 
 
 def test_one_that_is_refused_fails_alone_and_in_its_own_words(base):
@@ -89,7 +89,7 @@ def test_one_that_is_refused_fails_alone_and_in_its_own_words(base):
     for call in (wrong, unknown, broken):
         with pytest.raises(InputError):
             call.future.result(0)
-    assert [len(call.jobs) for call in good] == [1, 2] and len(held.handed) == 3
+    assert [len(call.inputs) for call in good] == [1, 2] and len(held.handed) == 3
 
 
 def test_who_has_gone_is_not_tokenised(base):
@@ -97,7 +97,7 @@ def test_who_has_gone_is_not_tokenised(base):
     gone = held.put(["a"], Manner(PLAIN, truncate=True))
     gone.future.cancel()
     held.release()
-    assert gone not in held.handed and not gone.jobs
+    assert gone not in held.handed and not gone.inputs
 
 
 def test_an_engine_that_is_shut_fails_the_request(base):
@@ -118,4 +118,4 @@ def test_closing_finishes_what_waits(base):
     held = Held(base, threads=2)
     calls = [held.put(["a"], Manner(PLAIN, truncate=True)) for _ in range(200)]
     held.release()
-    assert all(call.jobs for call in calls)
+    assert all(call.inputs for call in calls)
