@@ -35,7 +35,7 @@ from lorat.base import locate_base
 
 ADAPTERS = 32
 SHARES = (0.5, 1.0, 2.0, 3.0, 5.0)
-_CLIENTS = {1: 64}  # that keep the server busy, and its queue short of a refusal; of large requests 4 do
+_CLIENTS = {1: 64}  # that keep the server busy, and its queue short of a refusal; of large requests 3 do
 _NORMAL = 2.0  # times the latency at rest: recovered
 _RECOVERED = 3  # so many in a row
 Choose = Callable[[int], Request]
@@ -102,7 +102,7 @@ class Loads:
 
     async def run(self, seconds: float, shares: list[float]) -> dict[str, Any]:
         """The capacity, and each load's row."""
-        clients = _CLIENTS.get(self._size, 4)
+        clients = _CLIENTS.get(self._size, 3)
         await closed_loop(self._url, clients, 3, self._choose)  # adapters come into slots, the pace is learnt
         measured = await closed_loop(self._url, clients, max(5.0, seconds / 3), self._choose)
         capacity = measured.summary()["texts_per_second"]
