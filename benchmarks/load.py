@@ -79,9 +79,7 @@ async def open_loop(url: str, rate: float, seconds: float, choose: Callable[[int
     started, asking = time.perf_counter(), set[asyncio.Task[None]]()
 
     async def ask(number: int, due: float) -> None:
-        connection = free.pop() if free else await Connection.open(url)
-        if connection.closed:
-            connection = await Connection.open(url)
+        connection = await Connection.reuse(free, url)
         await _ask(connection, choose(number), seen, due)
         free.append(connection)
 
@@ -122,10 +120,14 @@ class Connection:
         reader, writer = await asyncio.open_connection(place.hostname, place.port, limit=1 << 24)
         return cls(reader, writer, place.netloc)
 
-    @property
-    def closed(self) -> bool:
-        """Whether the server has closed it: it was idle for too long."""
-        return self._reader.at_eof()
+    @classmethod
+    async def reuse(cls, free: "list[Connection]", url: str) -> "Connection":
+        """The last one that became free, unless the server has closed it: it was idle for too long. Else a new one."""
+        while free:
+            connection = free.pop()
+            if not connection._reader.at_eof():
+                return connection
+        return await cls.open(url)
 
     async def post(self, request: Request) -> bool:
         """Send, and read the answer whole. Returns whether it is a 200 with the header that it must have."""

@@ -137,9 +137,7 @@ class Loads:
         return outcome, seconds
 
     async def _ask(self, free: list[Connection], number: int, due: float, outcome: Outcome) -> None:
-        connection = free.pop() if free else await Connection.open(self._url)
-        if connection.closed:
-            connection = await Connection.open(self._url)
+        connection = await Connection.reuse(free, self._url)
         sent = time.perf_counter()
         good = await connection.post(self._choose(number))
         now = time.perf_counter()

@@ -37,7 +37,7 @@ def names(checkpoint: Path) -> Iterable[tuple[str, Path, str]]:
     for file in weight_files(checkpoint):
         with opened(file) as tensors:
             for key in list(tensors.keys()):
-                yield key.removeprefix("bert."), file, key
+                yield _plain(key), file, key
 
 
 def has_pooler(checkpoint: Path) -> bool:
@@ -54,13 +54,17 @@ def read_base_weights(checkpoint: Path, config: Any, device: torch.device, dtype
     pooler = has_pooler(checkpoint)
     shapes = {name: shape for name, shape in _shapes(config).items() if pooler or not name.startswith(POOLER)}
     weights: dict[str, Tensor] = {}
-    for name, file, key in names(checkpoint):
-        name = _modern(name)
-        if name in shapes:
-            with opened(file) as tensors:
-                weights[name] = tensors.get_tensor(key)
+    for file in weight_files(checkpoint):
+        with opened(file) as tensors:
+            for key in tensors.keys():  # noqa: SIM118  # it is no mapping
+                if (name := _modern(_plain(key))) in shapes:
+                    weights[name] = tensors.get_tensor(key)
     _check(checkpoint, weights, shapes)
     return {name: tensor.to(device, dtype, copy=True) for name, tensor in weights.items()}
+
+
+def _plain(key: str) -> str:
+    return key.removeprefix("bert.")
 
 
 def _modern(name: str) -> str:
