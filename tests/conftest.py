@@ -24,7 +24,7 @@ transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 # Files that take a minute: first, or in the end one worker has two of them and the others nothing.
-LONG = ("test_training_page", "test_process", "test_train", "test_s3", "test_inference", "test_engine", "test_readme",
+LONG = ("test_training_page", "test_process", "test_train", "test_replicas", "test_inference", "test_engine", "test_readme",
         "test_traces", "test_connections", "test_logs", "test_hostile", "test_model_loop", "test_multi")  # fmt: skip
 
 

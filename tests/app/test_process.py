@@ -5,12 +5,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -19,7 +18,7 @@ from app.demo import DIRECTORY
 from app.main import load_model
 from app.settings import Settings
 from lorat.layout import computes
-from tests.app.conftest import process, upload, wait_ready
+from tests.app.conftest import process
 from tests.oracle import make_peft
 
 
@@ -76,60 +75,6 @@ def test_a_terminated_server_says_so_before_it_closes_its_port(tiny_path, tmp_pa
         assert server.wait(10) == 0
 
 
-def test_an_upload_answered_201_survives_kill_9(tiny_path, tmp_path):
-    adapter = make_peft(tiny_path, tmp_path / "adapter", r=2)
-    store = tmp_path / "store"
-    with process(store, "--demo", "0", base=tiny_path) as (server, client):
-        assert upload(client, "kept", adapter.directory).status_code == 201
-        server.kill()
-        server.wait()
-    with process(store, "--demo", "0", base=tiny_path) as (_, client):
-        [got] = client.post("/embed?adapter=kept", json={"inputs": "hello"}).json()
-        assert np.abs(np.array(got) - adapter.answers(["hello"])[0].numpy()).max() <= 5e-5
-
-
-def test_two_servers_on_one_store_see_each_other_s_uploads(tiny_path, tmp_path):
-    first, second = (make_peft(tiny_path, tmp_path / str(i), seed=i, r=2) for i in range(2))
-    store = tmp_path / "store"
-    with (
-        process(store, "--demo", "0", base=tiny_path) as (_, one),
-        process(store, "--demo", "0", base=tiny_path) as (_, other),
-    ):
-        assert upload(one, "shared", first.directory).status_code == 201
-        assert other.post("/embed?adapter=shared", json={"inputs": "a"}).headers["x-lorat-adapter"] == "shared@1"
-        assert upload(other, "shared", second.directory).status_code == 409
-        assert upload(other, "shared", second.directory, params={"replace": True}).json()["version"] == 2
-
-
-def test_servers_on_one_store_follow_each_other(tiny_path, tmp_path):
-    first, second = (make_peft(tiny_path, tmp_path / str(i), seed=i, r=2) for i in range(2))
-    store, flags = tmp_path / "store", ("--demo", "0", "--follow-seconds", "0.2")
-
-    def ask(client):
-        return client.post("/embed?adapter=shared", json={"inputs": "a"})
-
-    def within_the_promise(client, wanted):
-        end = time.monotonic() + 1.2
-        while not wanted(ask(client)):
-            assert time.monotonic() < end
-
-    with process(store, *flags, base=tiny_path) as (_, one), process(store, *flags, base=tiny_path) as (server, other):
-        upload(one, "shared", first.directory)
-        assert ask(other).headers["x-lorat-adapter"] == "shared@1"
-        upload(one, "shared", second.directory, params={"replace": True})
-        within_the_promise(other, lambda answer: answer.headers["x-lorat-adapter"] == "shared@2")
-        [got] = ask(other).json()
-        assert np.abs(np.array(got) - second.answers(["a"])[0].numpy()).max() <= 5e-5
-        assert other.get("/info").json()["slots"]["used"] == 2
-        one.delete("/adapters/shared")
-        within_the_promise(other, lambda answer: answer.status_code == 404)
-        end = time.monotonic() + 1.2
-        while other.get("/info").json()["slots"]["used"]:
-            assert time.monotonic() < end
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(10) == 0
-
-
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -144,72 +89,70 @@ def test_servers_on_one_store_follow_each_other(tiny_path, tmp_path):
 )
 def test_a_wrong_setting_stops_the_start_and_is_named(flags, says, tiny_path, tmp_path):
     base = [] if "--base" in flags else ["--base", str(tiny_path)]
-    command = [
-        sys.executable,
-        "-m",
-        "app",
-        "serve",
-        "--port",
-        "0",
-        "--store",
-        str(tmp_path),
-        "--demo",
-        "0",
-        *base,
-        *flags,
-    ]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    command = [sys.executable, "-m", "app", "serve", "--port", "0", "--store", str(tmp_path), "--demo", "0"]
+    ended = subprocess.run([*command, *base, *flags], capture_output=True, text=True, timeout=60)
     assert ended.returncode != 0
     assert says in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
 
 
-def test_the_command_line_pushes_lists_and_deletes(tiny_path, tmp_path, capsys, monkeypatch):
+@pytest.fixture(scope="module")
+def keyed(tiny_path, tmp_path_factory):
+    """A server that asks for a key, its store, and the flags and the client that have the key."""
+    store = tmp_path_factory.mktemp("store")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("LORAT_ADMIN_KEY", "secret")
+        with process(store, "--demo", "0", base=tiny_path) as (_, client):
+            environment.undo()
+            client.headers["Authorization"] = "Bearer secret"
+            yield store, ["--url", str(client.base_url), "--key", "secret"], client
+
+
+def test_the_command_line_pushes_lists_and_deletes(keyed, tiny_path, tmp_path, capsys):
     adapter = make_peft(tiny_path, tmp_path / "adapter", task="SEQ_CLS", num_labels=3, r=2).directory
-    monkeypatch.setenv("LORAT_ADMIN_KEY", "secret")
-    with process(tmp_path / "store", "--demo", "0", base=tiny_path) as (_, client):
-        remote = ["--url", str(client.base_url), "--key", "secret"]
+    _, remote, client = keyed
 
-        def run(*arguments):
-            status = main([*arguments, *remote])
-            return status, capsys.readouterr()
+    def run(*arguments):
+        status = main([*arguments, *remote])
+        return status, capsys.readouterr()
 
-        status, said = run("push", str(adapter), "--name", "intent", "--dry-run")
-        assert status == 0 and "would be accepted" in said.out
-        status, said = run("push", str(adapter), "--name", "intent")
-        assert status == 0 and "intent@1" in said.out and "3 labels" in said.out
-        status, said = run("list")
-        assert status == 0 and "intent@1\tsequence_classification, 3 labels, rank 2 on query, value" in said.out
-        status, said = run("push", str(tmp_path / "nothing"), "--name", "intent")
-        assert status == 1 and "does not exist" in said.err
-        status, said = run("delete", "other")
-        assert status == 1 and "404" in said.err
-        status, said = run("delete", "intent")
-        assert status == 0 and "deleted" in said.out
-        assert main(["list", "--url", str(client.base_url)]) == 1
-        assert "401" in capsys.readouterr().err
-    assert main(["list", *remote]) == 1
+    status, said = run("push", str(adapter), "--name", "intent", "--dry-run")
+    assert status == 0 and "would be accepted" in said.out
+    status, said = run("push", str(adapter), "--name", "intent")
+    assert status == 0 and "intent@1" in said.out and "3 labels" in said.out
+    status, said = run("list")
+    assert status == 0 and "intent@1\tsequence_classification, 3 labels, rank 2 on query, value" in said.out
+    status, said = run("push", str(tmp_path / "nothing"), "--name", "intent")
+    assert status == 1 and "does not exist" in said.err
+    status, said = run("delete", "other")
+    assert status == 1 and "404" in said.err
+    status, said = run("delete", "intent")
+    assert status == 0 and "deleted" in said.out
+    assert main(["list", "--url", str(client.base_url)]) == 1
+    assert "401" in capsys.readouterr().err
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert main(["list", "--url", f"http://127.0.0.1:{unused.getsockname()[1]}"]) == 1
     assert "Is the server running?" in capsys.readouterr().err
 
 
-def test_the_command_line_keeps_versions(tiny_path, tmp_path, capsys):
+def test_the_command_line_keeps_versions(keyed, tiny_path, tmp_path, capsys):
     first, second = (make_peft(tiny_path, tmp_path / str(i), seed=i, r=2).directory for i in range(2))
-    store = tmp_path / "store"
-    with process(store, "--demo", "0", base=tiny_path) as (_, client):
-        remote = ["--url", str(client.base_url)]
-        assert main(["push", str(first), "--name", "x", *remote]) == 0
-        assert "layers 0, 1, 2; 768 parameters; base unknown" in capsys.readouterr().out
-        assert main(["push", str(second), "--name", "x", "--replace", *remote]) == 0
-        assert main(["rollback", "x", "1", *remote]) == 0
-        assert "x@1 is served as x@3" in capsys.readouterr().out
-        assert main(["versions", "x", *remote]) == 0
-        assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["x@3", "x@2", "x@1"]
-        assert main(["rollback", "x", "9", *remote]) == 1
-        assert "404" in capsys.readouterr().err
-        collect = ["gc", "--store", str(store), "--keep", "1", "--older-than-hours", "0"]
-        assert main(collect) == 0
-        assert "2 versions ended, 1 contents removed" in capsys.readouterr().out
-        assert client.post("/embed?adapter=x", json={"inputs": "a"}).headers["x-lorat-adapter"] == "x@3"
+    store, remote, client = keyed
+    collect = ["gc", "--store", str(store), "--keep", "1", "--older-than-hours", "0"]
+    assert main(collect) == 0  # what other tests left
+    assert main(["push", str(first), "--name", "x", *remote]) == 0
+    assert "layers 0, 1, 2; 768 parameters; base unknown" in capsys.readouterr().out
+    assert main(["push", str(second), "--name", "x", "--replace", *remote]) == 0
+    assert main(["rollback", "x", "1", *remote]) == 0
+    assert "x@1 is served as x@3" in capsys.readouterr().out
+    assert main(["versions", "x", *remote]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["x@3", "x@2", "x@1"]
+    assert main(["rollback", "x", "9", *remote]) == 1
+    assert "404" in capsys.readouterr().err
+    assert main(collect) == 0
+    assert "2 versions ended, 1 contents removed" in capsys.readouterr().out
+    assert client.post("/embed?adapter=x", json={"inputs": "a"}).headers["x-lorat-adapter"] == "x@3"
     assert main([*collect[:4], "0"]) == 1
     assert "at least" in capsys.readouterr().err
 
@@ -242,21 +185,14 @@ def test_commands_that_only_talk_to_a_server_do_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_slow_client_does_not_hold_up_others(tiny_path, tmp_path):
-    import socket
-
-    with process(tmp_path, "--demo", "0", base=tiny_path) as (server, client):
-        wait_ready(server, client)
-        slow = []
+def test_a_slow_client_does_not_hold_up_others(keyed):
+    _, _, client = keyed
+    with ExitStack() as slow:
         for _ in range(20):
-            connection = socket.create_connection((client.base_url.host, client.base_url.port))
+            address = client.base_url.host, client.base_url.port
+            connection = slow.enter_context(socket.create_connection(address))
             connection.sendall(b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
-            slow.append(connection)
-        answered = threading.Event()
         assert client.post("/embed", json={"inputs": "a"}).status_code == 200
-        answered.set()
-        for connection in slow:
-            connection.close()
         assert client.get("/health").status_code == 200
 
 

@@ -99,6 +99,24 @@ def test_a_new_version_is_followed(pair: Pair, made: list[PeftAdapter]) -> None:
     assert served(pair.other, "x@1", made[0])
 
 
+def test_a_name_is_taken_for_both(pair: Pair, made: list[PeftAdapter]) -> None:
+    push(pair.one, "taken", made[0])
+    assert upload(pair.other, "taken", made[1].directory).status_code == 409
+    assert upload(pair.other, "taken", made[1].directory, params={"replace": True}).json()["version"] == 2
+
+
+def test_what_was_deleted_elsewhere_leaves_its_slot(pair: Pair, tiny_path: Path, tmp_path: Path) -> None:
+    def used() -> int:
+        return int(pair.other.get("/info").json()["slots"]["used"])
+
+    passing, before = make_peft(tiny_path, tmp_path, seed=7, r=2), used()
+    push(pair.one, "passing", passing)
+    assert served(pair.other, "passing", passing)
+    assert used() == before + 1
+    assert pair.one.delete("/adapters/passing").status_code == 204
+    within(PROMISE, lambda: used() == before)
+
+
 def test_a_listing_is_never_behind(pair: Pair, made: list[PeftAdapter]) -> None:
     for version, (writer, reader) in enumerate([(pair.one, pair.other), (pair.other, pair.one)] * 2, start=1):
         push(writer, "listed", made[version % 2])
