@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import signal
+import socket
 import unicodedata
 from contextlib import contextmanager
 
@@ -89,12 +90,14 @@ def test_a_line_names_the_request_under_way(formatter):
 
 
 KEYS = {"LORAT_API_KEY": "opens-inference-1f0c", "LORAT_ADMIN_KEY": "opens-everything-77ab"}
+TEAM = "opens-a-teams-58e2"
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tmp_path, monkeypatch):
     for name, key in KEYS.items():
         monkeypatch.setenv(name, key)
+    monkeypatch.setenv("LORAT_ADMIN_KEY", f"{KEYS['LORAT_ADMIN_KEY']},{TEAM}:team-*")
     monkeypatch.setenv("LORAT_TRACE_ENDPOINT", "http://user:hidden-word@127.0.0.1:9/v1/traces")
     flags = ("--demo", "0", "--log-format", form, "--access-log", "1", "--log-level", "debug")
     adapter = make_peft(tiny_path, tmp_path / "adapter", r=2)
@@ -106,11 +109,16 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
             headers = {"Authorization": f"Bearer {key}", "X-Request-Id": f"asked-{len(answers)}"}
             for url in ("/embed?adapter=a", f"/embed?adapter=no%0Aone&api_key={key}", f"/no%1B[2J%0Awhere?{key}"):
                 answers.append(client.post(url, json={"inputs": "hello"}, headers=headers))
+        headers = {"Authorization": f"Bearer {KEYS['LORAT_API_KEY']}", "X-Request-Timeout": "x"}
+        answers.append(client.post("/embed", content=b"\xff", headers=headers))
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
+            connection.sendall(f"POST /embed HTTP/9.9\r\nAuthorization: {headers['Authorization']}\r\n\r\n".encode())
+            assert connection.recv(100).startswith(b"HTTP/1.1 400")
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
         lines = server.stderr.read().decode().partition("nanobind: leaked")[0].splitlines()  # triton's, after Python
     written = "\n".join(lines)
-    for secret in (*KEYS.values(), "wrong-key-90d1", "hidden-word"):
+    for secret in (*KEYS.values(), TEAM, "wrong-key-90d1", "hidden-word"):
         assert secret not in written
         assert not any(secret in answer.text for answer in answers)
     assert not unprintable(written)
@@ -118,7 +126,7 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
         entries = [json.loads(line) for line in lines]
         assert {entry["logger"] for entry in entries} >= {"lorat", "lorat.access", "uvicorn.error"}
         requests = [entry for entry in entries if entry["logger"] == "lorat.access" and entry["route"] == "/embed"]
-        assert [entry["status"] for entry in requests] == [200, 404, 200, 404, 401, 401, 401, 401]
+        assert [entry["status"] for entry in requests] == [200, 404, 200, 404, 401, 401, 401, 401, 422]
         first = requests[0]
         assert (first["adapter"], first["tokens"], first["method"], first["client"]) == ("a@1", 3, "POST", "127.0.0.1")
         assert first["request_id"] == "asked-0" and first["ms"] > 0
