@@ -257,7 +257,7 @@ def test_an_adapter_with_all_the_traffic_gets_merged_weights_and_loses_them_agai
         vectors = ask("hot", hot, 100)
         assert engine.merged("hot")
         assert abs(vectors[-1] - vectors[0]).max() <= 1e-5
-        for _ in range(60):  # far less than that is enough, as a rule
+        for _ in range(60):
             ask("other", other, 50)
             if engine.merged("other") and not engine.merged("hot"):
                 break

@@ -109,6 +109,8 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
             headers = {"Authorization": f"Bearer {key}", "X-Request-Id": f"asked-{len(answers)}"}
             for url in ("/embed?adapter=a", f"/embed?adapter=no%0Aone&api_key={key}", f"/no%1B[2J%0Awhere?{key}"):
                 answers.append(client.post(url, json={"inputs": "hello"}, headers=headers))
+        for url in ("/adapters", "/no%1B[2J%0Awhere"):
+            answers.append(client.post(url, headers={"Authorization": f"Bearer {TEAM}"}))
         headers = {"Authorization": f"Bearer {KEYS['LORAT_API_KEY']}", "X-Request-Timeout": "x"}
         answers.append(client.post("/embed", content=b"\xff", headers=headers))
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
@@ -140,3 +142,4 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
             first,
         )
     assert any("Uvicorn running" in line for line in lines)
+    assert "forward" in written  # what only debug says
