@@ -9,6 +9,7 @@ for mixed adapters; after each load, requests one after another show when the la
 import argparse
 import asyncio
 import itertools
+import os
 import json
 import random
 import statistics
@@ -93,6 +94,12 @@ def _percentile(values: list[float], point: int) -> float:
     return float(np.percentile(values, point)) * 1e3 if values else 0.0
 
 
+def _stolen_seconds() -> float:
+    """Processor time that this machine's host gave to others so far, all cores together."""
+    ticks = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return int(ticks[8]) / os.sysconf("SC_CLK_TCK")
+
+
 class Loads:
     """One server's loads, of requests with so many texts."""
 
@@ -109,9 +116,11 @@ class Loads:
         at_rest = await self._at_rest()
         rows = []
         for share in shares:
+            stolen = _stolen_seconds()
             outcome, elapsed = await self._load(share * capacity / self._size, seconds, f"{share:g} x")
             recovery = await self._recover(at_rest)
             row = {"share": share, "rate": share * capacity, **outcome.summary(elapsed, self._size)}
+            row["stolen_s"] = _stolen_seconds() - stolen
             rows.append(row | {"rss_mb": self._process.rss_mb(), "recovered_s": recovery})
         return {"capacity": capacity, "at_rest_ms": at_rest * 1e3, "loads": rows}
 

@@ -74,7 +74,7 @@ class Admission:
     def check(self, now: float, work: Work | None = None, deadline: float = math.inf) -> None:
         """Raises OverloadedError where there is no room, or the answer would come after the deadline.
 
-        Without `work`, only what holds for any request. Where only its adapters are known, its body was not read yet.
+        Without `work`, only what holds for any request.
         """
         everything = self.seconds()
         if self.running >= self._max_requests:

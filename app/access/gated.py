@@ -60,8 +60,16 @@ def _require_names(request: Request) -> None:
 async def _with_room(request: Request, handle: _Handle) -> Response:
     caller = caller_of(request)
     service: Service = request.app.state.service
-    adapters = request.query_params.getlist("adapter")
-    work = Work(tuple(map(name_of, adapters))) if adapters else None
-    service.admission.check(time.perf_counter(), work, caller.deadline)
+    service.admission.check(time.perf_counter(), _announced(request, service), caller.deadline)
     with service.limits.keys.held([caller.key]):
         return await handle(request)
+
+
+def _announced(request: Request, service: Service) -> Work | None:
+    """What the head says of a request's work: as if the body were one input. None: it does not say whose."""
+    adapters = request.query_params.getlist("adapter")
+    if not adapters:
+        return None
+    size = request.headers.get("content-length", "0")
+    characters = int(size) if size.isdecimal() else 0
+    return service.admission.work(list(map(name_of, adapters)), [characters], service.max_input_length(None))

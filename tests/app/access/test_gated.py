@@ -1,0 +1,54 @@
+"""What the gate refuses from a request's head: its body is never asked for."""
+
+import asyncio
+import time
+
+import pytest
+
+from app.access.admission import Work
+
+PACE = 1000.0  # tokens a second
+
+
+@pytest.fixture
+def app(serve):
+    """With room for two seconds of work at a pace that is known; `a` has all but 20 tokens of it."""
+    app = serve(max_queue_seconds=2).app
+    app.state.service.admission.pace.per_second = PACE
+    admit(app, "a", 1980)
+    return app
+
+
+def admit(app, adapter, tokens):
+    app.state.service.admission.begin(Work((adapter,), tokens), time.perf_counter(), 0)
+
+
+def reads(app, adapter, length):
+    """Whether a body of this length is asked for; where it is not, the request was refused."""
+    asked, statuses = [], []
+
+    async def receive():
+        asked.append(True)
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    headers = [(b"content-type", b"application/json"), *([(b"content-length", b"%d" % length)] if length else [])]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "headers": headers,
+             "path": "/embed", "raw_path": b"/embed", "query_string": f"adapter={adapter}".encode()}  # fmt: skip
+    asyncio.run(app(scope, receive, send))
+    assert statuses[0] == (422 if asked else 429)
+    return bool(asked)
+
+
+def test_an_adapter_s_share_is_full_by_the_length_of_a_body(app):
+    assert not reads(app, "a", 200)
+    assert reads(app, "a", 10) and reads(app, "a", None)
+    assert reads(app, "b", 200)
+
+
+def test_a_long_body_counts_as_one_input(app):
+    admit(app, "b", 100)
+    assert reads(app, "b", 10**6)
+    assert not reads(app, "a", 10**6)
