@@ -9,8 +9,8 @@ for mixed adapters; after each load, requests one after another show when the la
 import argparse
 import asyncio
 import itertools
-import os
 import json
+import os
 import random
 import statistics
 import sys
