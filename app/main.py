@@ -63,10 +63,10 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     log = AdapterLog(Store.open(settings.store))
     model = load_model(settings)
     workers = settings.workers or default_workers(model.device)
-    merge_bytes = 0 if settings.merge == "never" else settings.merge_bytes
-    express = model.device.type == "cpu"
+    on_cpu = model.device.type == "cpu"
+    merge_bytes = settings.merge_bytes if settings.merge == "auto" and on_cpu else 0  # a GPU gains nothing (docs/gpu.md)
     tokens = settings.max_batch_tokens or _measure_budget(model, workers)
-    engine = Engine(model, tokens, metrics, workers, merge_bytes, express)
+    engine = Engine(model, tokens, metrics, workers, merge_bytes, express=on_cpu)
     registry = Registry(
         log,
         partial(check_adapter, model),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from transformers import BertConfig
 
 from benchmarks.made import random_adapter, random_base
 from lorat import MultiLoRAT, Row, Tokens
+from lorat.gpu.lanes import Lane
 from lorat.gpu.plan import Plan
 from lorat.ops import tiles, triton
 from lorat.targets import MODULES
@@ -18,8 +20,8 @@ from lorat.targets import MODULES
 DEVICE, DTYPE = "cuda", torch.bfloat16
 CONFIG = BertConfig()  # BERT-base
 SEQUENCES, LENGTH, ADAPTERS = 64, 128, 64  # of a batch
-BATCHES = 8  # of a pass, by two threads as the service's
-_SWEEP = ((16, 128), (32, 64), (32, 128), (32, 256), (64, 128), (64, 256))  # rows, columns
+BATCHES = 32  # of a pass, by two threads as the service's
+_SWEEP = ((32, 128, 4), (32, 256, 4), (32, 256, 8), (64, 128, 4), (64, 256, 8))  # rows, columns, warps
 
 
 class Bench:
@@ -60,22 +62,25 @@ class Bench:
         return lambda: list(self._pool.map(self.model.forward, batches))
 
     def encoded(self, rows: Sequence[Row]) -> Callable[[], object]:
-        """The encoder alone, eager: what the device does for a batch, enqueued BATCHES times."""
-        encoder = self.model._gpu._encoder
+        """The encoder alone as one CUDA graph, replayed BATCHES times: what the device takes, whatever Python does."""
         order = sorted(rows, key=lambda row: row.slot.index if row.slot else 0)
-        plan = Plan.of(
-            [row.tokens.ids for row in order], [None] * len(order), [row.slot for row in order],
-            CONFIG.num_hidden_layers, self.model.device,
-        )  # fmt: skip
-        inputs = plan.stage().send(self.model.device)
+        plan = self._plan([row.tokens.ids for row in order], [row.slot for row in order])
+        inputs = self._sent(plan)
+        replay = _captured(lambda: self.model._gpu._encoder.exact(plan, inputs))
 
-        @torch.inference_mode()
         def run() -> None:
             for _ in range(BATCHES):
-                encoder.exact(plan, inputs)
+                replay()
             torch.cuda.synchronize()
 
         return run
+
+    def _plan(self, ids: Sequence[Sequence[int]], slots: Sequence[Any]) -> Plan:
+        return Plan.of(ids, [None] * len(ids), slots, CONFIG.num_hidden_layers, self.model.device)
+
+    def _sent(self, plan: Plan) -> list[torch.Tensor]:
+        stage = plan.stage()
+        return stage.views(Lane(self.model.device).write(stage).to(self.model.device))
 
     def matrices(self) -> Callable[[], object]:
         """The encoder's own products, BATCHES times: what no forward pass can be faster than."""
@@ -102,38 +107,40 @@ class Bench:
 
     def _kernel_time(self, group: str, passes: int = 50) -> float:
         slots = self.small if group == "qkv" else self.large
-        plan = Plan.of(
-            [[1] * LENGTH] * SEQUENCES, [None] * SEQUENCES, slots, CONFIG.num_hidden_layers, self.model.device
-        )
-        sent = plan.stage().send(self.model.device)[-1]
+        plan = self._plan([[1] * LENGTH] * SEQUENCES, slots)
         weight = self.model._model.layers[0].linears[group].weight
         x, y = (torch.randn(len(plan.ids), size, device=DEVICE, dtype=DTYPE) for size in weight.shape[::-1])
-        launch = triton.Launch(sent, len(plan.ids), plan.ranks, plan.aligned, CONFIG.intermediate_size)
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        launch.add((0, group), y, x)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for layer in range(CONFIG.num_hidden_layers):
-                launch.add((layer, group), y, x)
-        graph.replay()
-        start.record()
-        for _ in range(passes):
-            graph.replay()
-        stop.record()
-        stop.synchronize()
-        return start.elapsed_time(stop) * 1000 / passes / CONFIG.num_hidden_layers
+        launch = triton.Launch(self._sent(plan)[-1], len(plan.ids), plan.ranks, plan.aligned, CONFIG.intermediate_size)
+        return _microseconds(lambda layer: launch.add((layer, group), y, x), passes)
+
+    def passes(self) -> dict[str, float]:
+        """Microseconds of what lies between the products, ours and PyTorch's."""
+        made = (torch.randn(SEQUENCES * LENGTH, CONFIG.hidden_size, device=DEVICE, dtype=DTYPE) for _ in range(4))
+        y, x, weights, biases = made
+        wide = torch.randn(SEQUENCES * LENGTH, CONFIG.intermediate_size, device=DEVICE, dtype=DTYPE)
+        weight, bias, width = weights[0], biases[0], (CONFIG.hidden_size,)
+        runs: dict[str, Callable[[int], object]] = {
+            "norm of a sum": lambda _: triton.add_norm(y, x, weight, bias, 1e-12),
+            "norm of a sum, PyTorch": lambda _: F.layer_norm(y + x, width, weight, bias, 1e-12),
+            "gelu": lambda _: triton.gelu(wide),
+            "gelu, PyTorch": lambda _: F.gelu(wide),
+        }
+        return {name: _microseconds(run) for name, run in runs.items()}
 
     def sweep(self) -> dict[str, dict[str, float]]:
         """The same for other sizes of a program's block."""
-        chosen = tiles.ROWS, triton._COLUMNS
+        chosen = tiles.ROWS, triton._COLUMNS, triton._WARPS
         found = {}
-        for rows, columns in _SWEEP:
-            tiles.ROWS = triton.ROWS = rows
-            triton._COLUMNS = columns
-            found[f"{rows} rows, {columns} columns"] = {g: self._kernel_time(g) for g in ("qkv", "ffn_output")}
-        tiles.ROWS, triton._COLUMNS = chosen
-        triton.ROWS = tiles.ROWS
+        for rows, columns, warps in _SWEEP:
+            self._use(rows, columns, warps)
+            times = {group: self._kernel_time(group) for group in ("qkv", "ffn_output")}
+            found[f"{rows} rows, {columns} columns, {warps} warps"] = times
+        self._use(*chosen)
         return found
+
+    def _use(self, rows: int, columns: int, warps: int) -> None:
+        tiles.ROWS = triton.ROWS = rows
+        triton._COLUMNS, triton._WARPS = columns, warps
 
     def profile(self) -> dict[str, float]:
         """Microseconds a batch by kernel, of 64 adapters in one: the dozen that take the most."""
@@ -142,3 +149,33 @@ class Bench:
             run()
         events = sorted(profiler.key_averages(), key=lambda event: -event.self_device_time_total)[:12]
         return {event.key[:80]: event.self_device_time_total / BATCHES for event in events}
+
+
+def _microseconds(run: Callable[[int], object], passes: int = 50) -> float:
+    """Of one of a dozen calls in a graph, by the device's clock."""
+    layers = range(CONFIG.num_hidden_layers)
+    replay = _captured(lambda: [run(layer) for layer in layers])
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    replay()
+    start.record()
+    for _ in range(passes):
+        replay()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop) * 1000 / passes / len(layers)
+
+
+@torch.inference_mode()
+def _captured(run: Callable[[], object]) -> Callable[[], None]:
+    """A replay of it, captured after one call that is not: kernels are compiled there."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return partial(_replay, graph, run)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, _: object) -> None:
+    """What was captured is kept as long: it holds the tensors that the graph reads."""
+    graph.replay()

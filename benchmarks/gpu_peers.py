@@ -2,15 +2,20 @@
 
 import importlib.util
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from transformers import BertModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import BertModel, PreTrainedTokenizerFast
 
-from benchmarks.gpu_bench import ADAPTERS, BATCHES, CONFIG, DEVICE, DTYPE, LENGTH, SEQUENCES
+from benchmarks.gpu_bench import ADAPTERS, CONFIG, DEVICE, DTYPE, LENGTH, SEQUENCES
 
 Runs = Mapping[str, Callable[[], object]]
+PEFT_BATCHES = 2  # of a pass: with 64 adapters one takes a third of a second
 
 
 def peft() -> Runs:
@@ -29,12 +34,29 @@ def peft() -> Runs:
     return {f"peft, {count} adapters": _peft_run(model, ids, count) for count in (1, 8, ADAPTERS)}
 
 
+def sentence_transformers(model: BertModel, ids: list[list[int]], size: int) -> Runs:
+    """sentence-transformers itself, from texts, with a tokenizer of one word a token."""
+    if not importlib.util.find_spec("sentence_transformers"):
+        print("sentence-transformers is not installed: it was left out", file=sys.stderr)
+        return {}
+    from sentence_transformers import SentenceTransformer
+
+    with tempfile.TemporaryDirectory() as directory:
+        model.save_pretrained(directory)
+        words = Tokenizer(WordLevel({str(place): place for place in range(CONFIG.vocab_size)}, unk_token="0"))
+        words.pre_tokenizer = WhitespaceSplit()
+        PreTrainedTokenizerFast(tokenizer_object=words, pad_token="0").save_pretrained(directory)
+        served = SentenceTransformer(directory, device=DEVICE).to(DTYPE)  # of a plain model it takes the mean
+    texts = [" ".join(map(str, one)) for one in ids]
+    return {f"sentence-transformers, batches of {size}": lambda: served.encode(texts, batch_size=size)}
+
+
 def _peft_run(model: Any, ids: torch.Tensor, count: int) -> Callable[[], object]:
     names = [str(place % count) for place in range(SEQUENCES)]
 
     @torch.inference_mode()
     def run() -> None:
-        for _ in range(BATCHES):
+        for _ in range(PEFT_BATCHES):
             model(input_ids=ids, adapter_names=names).last_hidden_state.float().mean(1).cpu()
 
     return run

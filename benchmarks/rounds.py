@@ -20,15 +20,20 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def measure(
-    contenders: Mapping[str, Callable[[], Any]], rounds: int, check: Callable[[str, Any], None] = lambda *_: None
+    contenders: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    check: Callable[[str, Any], None] = lambda *_: None,
+    rest: float = 0.0,
 ) -> dict[str, list[float]]:
     """Seconds of each pass by contender; one pass each beforehand is not counted.
 
-    check: looks at what each pass answered, after its time is taken.
+    check: looks at what each pass answered, after its time is taken. rest: seconds of idleness before each pass, for
+    a device whose clock depends on what it did last.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in tqdm(range(rounds + 1), unit="round", file=sys.stderr):
         for name, run in contenders.items():
+            time.sleep(rest)
             started = time.perf_counter()
             answers = run()
             if turn:

@@ -39,6 +39,7 @@ class MultiLoRAT:
         self.max_rank = max_rank
         self._model = PackedBert(base.weights(), base.config)
         self._base_pooler = self._model.pooler
+        self._longest = self._model.longest
         self.slots = Slots({linear.key: linear for linear in self._model.groups()}, slots)
         self._gpu = self._on_gpu() if self.device.type == "cuda" else None
         settle(self.device)
@@ -125,7 +126,7 @@ class MultiLoRAT:
 
     def _check(self, row: Row) -> LoadedHead | None:
         """The head a row needs, None for an embedding."""
-        longest = self._model.longest
+        longest = self._longest
         if not row.tokens.ids:
             raise InputError("a row has no tokens: give at least one token id")
         if len(row.tokens) > longest:

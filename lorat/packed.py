@@ -35,7 +35,7 @@ class PackedBert(nn.Module):
         for name in ("word", "position", "token_type"):
             self.register_buffer(name, weights[f"embeddings.{name}_embeddings.weight"])
         self.norm = Norm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
-        activation = _activation(config.hidden_act)
+        activation = _activation(config.hidden_act, self.word.device)
         self.layers = nn.ModuleList(
             PackedLayer(weights, index, activation, config.layer_norm_eps) for index in range(config.num_hidden_layers)
         )
@@ -111,14 +111,19 @@ class PackedLayer(nn.Module):
         """(tokens, hidden) to the same shape."""
         linear = self.linears
         context = attention(linear["qkv"](x, routing))
-        x = self.attention_norm(linear["output"](context, routing, x))
+        x = _add_norm(linear["output"], self.attention_norm, context, routing, x)
         inner = linear["intermediate"](x, routing)
-        y: Tensor = self.output_norm(linear["ffn_output"](inner, routing, x))
-        return y
+        return _add_norm(linear["ffn_output"], self.output_norm, inner, routing, x)
+
+
+def _add_norm(linear: nn.Module, norm: nn.Module, x: Tensor, routing: Routing, residual: Tensor) -> Tensor:
+    """norm(linear(x) + residual), summed where that takes no pass of its own: in a CPU's product, in a GPU's norm."""
+    y: Tensor = norm(linear(x, routing), residual) if x.is_cuda else norm(linear(x, routing, residual))
+    return y
 
 
 class Norm(nn.Module):
-    """Layer norm over the last dimension."""
+    """Layer norm over the last dimension, perhaps of a sum."""
 
     weight: Tensor
     bias: Tensor
@@ -129,21 +134,31 @@ class Norm(nn.Module):
         self.register_buffer("weight", weights[f"{module}.weight"])
         self.register_buffer("bias", weights[f"{module}.bias"])
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape."""
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self._epsilon)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """(rows, hidden) to the same shape. With `residual`, on a GPU: of their sum, in x's memory."""
+        if residual is None:
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self._epsilon)
+        from lorat.ops import triton  # a CPU has no Triton
+
+        return triton.add_norm(x, residual, self.weight, self.bias, self._epsilon)
 
 
 def _linear(weights: Weights, module: str) -> Linear:
     return Linear(weights[f"{module}.weight"], weights[f"{module}.bias"])
 
 
-def _activation(name: str) -> Activation:
+def _activation(name: str, device: torch.device) -> Activation:
     if name == "gelu":
-        return F.gelu
+        return _gelu_on_gpu if device.type == "cuda" else F.gelu
     from transformers.activations import ACT2FN  # slow to import, and BERTs have gelu
 
     if name not in ACT2FN:
         raise BaseError(f"the base's hidden_act {name!r} is unknown: transformers has {sorted(ACT2FN)}")
     activation: Activation = ACT2FN[name]
     return activation
+
+
+def _gelu_on_gpu(y: Tensor) -> Tensor:
+    from lorat.ops import triton  # a CPU has no Triton
+
+    return triton.gelu(y)

@@ -3,15 +3,17 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
 
 from torch import Tensor
 
 from lorat.errors import BaseError
-from lorat.gpu.answers import Answers, split
+from lorat.gpu.answers import Answers
+from lorat.gpu.buckets import Bucket
 from lorat.gpu.encoder import Encoder
 from lorat.gpu.graphs import Graphs
-from lorat.gpu.lanes import Lanes, settle, start_fetch
+from lorat.gpu.lanes import Lane, Lanes
 from lorat.gpu.plan import Plan
 from lorat.heads import LoadedHead
 from lorat.packed import PackedBert
@@ -48,31 +50,39 @@ class GpuForward:
         self._lock = threading.Lock()
         self._dense: OrderedDict[int, tuple[Dense, Dense]] = OrderedDict()
 
-    def __call__(self, rows: Sequence[Row], heads: Sequence[LoadedHead | None]) -> list[Tensor]:
+    def __call__(self, rows: Sequence[Row], heads: Sequence[LoadedHead | None]) -> Sequence[Tensor]:
         """Answers of rows, those of one slot side by side, as `MultiLoRAT.forward` gives them; on the host."""
         if not rows:
             return []
-        with self._lanes.enter():
+        with self._lanes.enter() as lane:
             tokens = [row.tokens for row in rows]
             slots = [row.slot for row in rows]
             plan = Plan.of([t.ids for t in tokens], [t.types for t in tokens], slots, self._layers, self._device)
             recipes = [self._recipe_of(slot) for slot in slots]
-            answers = Answers(plan, rows, heads, recipes, self._loaded)
+            bucket = plan.bucket() if self._graphs or self._filled else None
+            answers = Answers(plan, rows, heads, recipes, self._loaded, bucket)
             with self._lock:
-                staged = answers.stage.send(self._device)
-                values, shapes = answers.compute(self._encode(plan), staged)
-                fetched = start_fetch(values)
-            settle(self._device)  # others may queue meanwhile; what this batch reads is held until here
-            return split(fetched.clone(), shapes)  # so that pinned memory is soon free again
+                fetched = self._queue(lane, plan, answers, bucket)
+            lane.settle()  # others may queue meanwhile; what this batch reads is held until here
+            return answers.split(fetched.clone())
 
-    def _encode(self, plan: Plan) -> Tensor:
-        """(tokens, hidden), by a graph where the batch fits one."""
-        bucket = plan.bucket() if self._graphs or self._filled else None
-        if bucket and self._graphs and (hidden := self._graphs.run(bucket, plan.stage(bucket))) is not None:
-            return hidden[: len(plan.ids)]
+    def _queue(self, lane: Lane, plan: Plan, answers: Answers, bucket: Bucket | None) -> Tensor:
+        """The batch's whole way on the device, queued; its answers are on the host once that is done."""
+        graph = self._graphs.find(bucket, plan, answers) if self._graphs and bucket else None
+        stage = plan.stage(bucket if graph or self._filled else None)
+        batch = lane.write(stage, answers.stage)
+        if graph and answers.pooling:
+            with graph.replay(batch) as vectors:
+                return lane.fetch(answers.asked(vectors))
+        sent = batch.to(self._device, non_blocking=True)
+        with graph.replay(batch) if graph else nullcontext(self._run(plan, bucket, stage.views(sent))) as hidden:
+            return lane.fetch(answers.asked(answers.compute(hidden, answers.stage.views(sent[stage.bytes :]))))
+
+    def _run(self, plan: Plan, bucket: Bucket | None, inputs: Sequence[Tensor]) -> Tensor:
+        """(tokens, hidden), kernel by kernel."""
         if bucket and self._filled:
-            return self._encoder.filled(bucket, plan.stage(bucket).send(self._device), plan)[: len(plan.ids)]
-        return self._encoder.exact(plan, plan.stage().send(self._device))
+            return self._encoder.filled(bucket, inputs, plan)
+        return self._encoder.exact(plan, inputs)
 
     def _loaded(self, dense: Dense) -> Dense:
         """A dense layer of a recipe on the device, float32; copied when it is first needed."""

@@ -2,14 +2,17 @@
 
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lorat.gpu.answers import Answers
 from lorat.gpu.buckets import Bucket
 from lorat.gpu.encoder import Encoder
+from lorat.gpu.plan import Plan
 from lorat.gpu.stage import Stage
 
 _MOST = 64  # graphs kept; the one not used for the longest time gives way
@@ -17,14 +20,31 @@ _REMEMBERED = 1024  # buckets seen once
 logger = logging.getLogger("lorat")
 
 
-@dataclass(frozen=True)
-class _Captured:
-    """A graph, the buffer that it reads its batch from, the hidden states that it leaves."""
+Key = tuple[Bucket, tuple[str, ...] | None]
+"""What a graph is of: a bucket, and the pooling that it goes on to."""
 
-    graph: torch.cuda.CUDAGraph
+
+@dataclass(frozen=True)
+class Graph:
+    """A captured graph of `run`, the buffer that it reads its batch from, what it leaves."""
+
+    captured: torch.cuda.CUDAGraph
+    run: Callable[[], Tensor]
     buffer: Tensor
-    inputs: Sequence[Tensor]
-    hidden: Tensor
+    output: Tensor
+    done: torch.cuda.Event
+
+    @contextmanager
+    def replay(self, batch: Tensor) -> Iterator[Tensor]:
+        """Its output for a batch, on the current stream; read it before the block ends.
+
+        batch: (bytes,) uint8 in pinned memory, `plan.stage(bucket)` and what of the answers it computes.
+        """
+        self.done.wait()
+        self.buffer.copy_(batch[: len(self.buffer)], non_blocking=True)
+        self.captured.replay()
+        yield self.output
+        self.done.record()
 
 
 class Graphs:
@@ -36,63 +56,62 @@ class Graphs:
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
-        self._captured: OrderedDict[Bucket, _Captured] = OrderedDict()
-        self._seen: OrderedDict[Bucket, None] = OrderedDict()
-        self._refused: set[Bucket] = set()
+        self._captured: OrderedDict[Key, Graph] = OrderedDict()
+        self._seen: OrderedDict[Key, None] = OrderedDict()
+        self._refused: set[Key] = set()
         self._pool = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream(encoder.device)  # type: ignore[no-untyped-call]  # of the captures
-        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # of the last replay, its hidden states copied out
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # of the last replay, its output read
 
-    def run(self, bucket: Bucket, stage: Stage) -> Tensor | None:
-        """(bucket.tokens, hidden) in memory of its own; None where the bucket has no graph yet."""
-        if bucket not in self._captured and not self._capture_again(bucket, stage):
+    def find(self, bucket: Bucket, plan: Plan, answers: Answers) -> Graph | None:
+        """What computes a batch of this bucket: as far as its vectors where they are all that is asked (`pooling`),
+        otherwise to (bucket.tokens, hidden). None until the like of it is asked for again.
+        """
+        key = bucket, answers.pooling
+        if key not in self._captured and not self._capture_again(key, plan, answers):
             return None
-        self._captured.move_to_end(bucket)
-        return self._replay(self._captured[bucket], stage)
+        self._captured.move_to_end(key)
+        return self._captured[key]
 
-    def _capture_again(self, bucket: Bucket, stage: Stage) -> bool:
-        """Capture a bucket that was seen before. What cannot be captured runs eagerly from then on."""
-        if bucket in self._refused:
+    def _capture_again(self, key: Key, plan: Plan, answers: Answers) -> bool:
+        """Capture what was seen before. What cannot be captured runs eagerly from then on."""
+        if key in self._refused:
             return False
-        if bucket not in self._seen:
-            self._remember(bucket)
+        if key not in self._seen:
+            self._remember(key)
             return False
         try:
-            self._captured[bucket] = self._capture(bucket, stage)
+            self._captured[key] = self._capture(key[0], plan, answers)
         except RuntimeError:
-            logger.exception("no CUDA graph of %s: its batches run kernel by kernel", bucket)
-            self._refused.add(bucket)
-        return bucket in self._captured
+            logger.exception("no CUDA graph of %s: its batches run kernel by kernel", key)
+            self._refused.add(key)
+        return key in self._captured
 
-    def _replay(self, captured: _Captured, stage: Stage) -> Tensor:
-        stream = torch.cuda.current_stream(self._encoder.device)
-        batch = stage.copy(self._encoder.device)  # while the replay before this one may still run
-        stream.wait_event(self._done)
-        captured.buffer.copy_(batch)
-        captured.graph.replay()
-        hidden = captured.hidden.clone()
-        self._done.record(stream)
-        return hidden
-
-    def _capture(self, bucket: Bucket, stage: Stage) -> _Captured:
+    def _capture(self, bucket: Bucket, plan: Plan, answers: Answers) -> Graph:
         self._make_room()
         device = self._encoder.device
-        buffer = torch.zeros(stage.bytes, dtype=torch.uint8, device=device)  # no sequence, no tile: nothing to read
-        inputs = stage.views(buffer)
+        stage, more = plan.stage(bucket), answers.stage if answers.pooling else Stage()
+        buffer = torch.zeros(stage.bytes + more.bytes, dtype=torch.uint8, device=device)  # no sequence, no tile
+        inputs, staged = stage.views(buffer), more.views(buffer[stage.bytes :])
+
+        def run() -> Tensor:
+            hidden = self._encoder.filled(bucket, inputs)
+            return answers.compute(hidden, staged) if answers.pooling else hidden
+
         self._stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(self._stream):  # kernels are compiled and libraries opened before, not in, a capture
-            self._encoder.filled(bucket, inputs)
+            run()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            hidden = self._encoder.filled(bucket, inputs)
-        return _Captured(graph, buffer, inputs, hidden)
+            output = run()
+        return Graph(graph, run, buffer, output, self._done)
 
     def _make_room(self) -> None:
         if len(self._captured) >= _MOST:
             self._done.synchronize()
             self._captured.popitem(last=False)
 
-    def _remember(self, bucket: Bucket) -> None:
-        self._seen[bucket] = None
+    def _remember(self, key: Key) -> None:
+        self._seen[key] = None
         if len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)

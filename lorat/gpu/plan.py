@@ -9,7 +9,7 @@ import torch
 
 from lorat.attention import Integers
 from lorat.gpu.buckets import Bucket, bucket_of
-from lorat.gpu.stage import Stage
+from lorat.gpu.stage import Stage, filled
 from lorat.ops.table import Key, Table
 from lorat.ops.tiles import Tiles, tile
 from lorat.routing import Routing, Segment
@@ -83,7 +83,7 @@ class Plan:
         """Where it fits; None if nowhere: too large, or computed in part with merged weights, which no graph knows."""
         if self.merged or self.aligned != 8:
             return None
-        groups = frozenset(group for _, group in self.keys)
+        groups = frozenset[str]().union(*(table.groups for table in self.tables))
         longest = int(self.lengths.max())
         return bucket_of(len(self.ids), len(self.lengths), longest, len(self.tiles), self.ranks, groups)
 
@@ -97,11 +97,10 @@ class Plan:
         tokens = bucket.tokens if bucket else len(self.ids)
         stage = Stage()
         for row in (self.ids, self.positions, self.types):
-            stage.put(_filled(row, tokens))
+            stage.put(filled(row, tokens))
         offsets = self._offsets(bucket) if bucket else np.append(self.starts, tokens)
         stage.put(offsets.astype(np.int32))
-        room = (bucket.tiles if bucket else len(self.tiles)) - len(self.tiles)
-        stage.put(np.pad(self.tiles, ((0, room), (0, 0))))
+        stage.put(filled(self.tiles, bucket.tiles) if bucket else self.tiles)
         return stage
 
     def _offsets(self, bucket: Bucket) -> Integers:
@@ -125,7 +124,3 @@ def _types(types: Sequence[Sequence[int] | None], lengths: Integers) -> Integers
         return np.zeros(lengths.sum(), dtype=np.int64)
     rows = (kind or (0,) * length for kind, length in zip(types, lengths.tolist(), strict=True))
     return np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
-
-
-def _filled(row: Integers, length: int) -> Integers:
-    return np.pad(row, (0, length - len(row)))

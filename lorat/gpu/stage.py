@@ -12,36 +12,26 @@ _TYPES = {
     np.dtype(np.int32): torch.int32,
     np.dtype(np.float32): torch.float32,
 }
+Array = np.ndarray[Any, Any]
 
 
 class Stage:
     """Arrays put one after another; arrays of the same shapes and types lie at the same places each time."""
 
     def __init__(self) -> None:
-        self._arrays: list[tuple[int, np.ndarray[Any, Any]]] = []
+        self._arrays: list[tuple[int, Array]] = []
         self.bytes = 0
 
-    def put(self, array: np.ndarray[Any, Any]) -> int:
-        """Take an array (int64, int32 or float32) along. Returns its place in what `send` gives."""
+    def put(self, array: Array) -> int:
+        """Take an array (int64, int32 or float32) along. Returns its place among `views`."""
         self._arrays.append((self.bytes, np.ascontiguousarray(array)))
         self.bytes += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
         return len(self._arrays) - 1
 
-    def send(self, device: torch.device) -> list[Tensor]:
-        """The arrays on the device, as views of `copy`."""
-        return self.views(self.copy(device))
-
-    def copy(self, device: torch.device) -> Tensor:
-        """All of it on the device: (bytes,) uint8.
-
-        The copy is queued on the current stream and not waited for: the allocator of pinned memory does not hand
-        the source out again before it is done.
-        """
-        source = torch.empty(self.bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        target = source.numpy()
+    def write(self, target: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
+        """Write all of it into `bytes` bytes."""
         for start, array in self._arrays:
             target[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
-        return source.to(device, non_blocking=True)
 
     def views(self, buffer: Tensor) -> list[Tensor]:
         """The arrays' places in a uint8 tensor of `bytes` bytes, each with its type and shape."""
@@ -49,3 +39,12 @@ class Stage:
             buffer[start : start + array.nbytes].view(_TYPES[array.dtype]).view(array.shape)
             for start, array in self._arrays
         ]
+
+
+def filled(rows: Array, count: int, value: int = 0) -> Array:
+    """An array with so many rows: its own, then `value`."""
+    if len(rows) == count:
+        return rows
+    made = np.full((count, *rows.shape[1:]), value, dtype=rows.dtype)
+    made[: len(rows)] = rows
+    return made

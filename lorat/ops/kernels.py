@@ -1,4 +1,5 @@
-"""The Triton kernels of `lorat.ops.triton`: x A^T for many adapters in one launch, then B of that in another.
+"""The Triton kernels of `lorat.ops.triton`: x A^T for many adapters in one launch, then B of that in another; and what
+lies between a layer's products, each in one pass over memory.
 
 Where an adapter's tensors are is data: a tile names its adapter by the address of its table (`lorat.ops.table`),
 the table's entry for a linear layer holds the addresses of A, B and bias. So adapters stay where they were loaded,
@@ -59,58 +60,107 @@ def shrink(
 def expand(
     y, h, tiles, field, y_stride, width, h_rows, h_stride,
     ROWS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr,
-    PARTS: tl.constexpr, PART: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    PART: tl.constexpr, PART_FIELDS: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """y[row, column] += sum of h[split, row, rank] * b[rank, column] over splits and ranks, + bias; rounded once.
 
     Program (tile, block of COLUMNS columns); one that finds nothing to add writes nothing. y: (rows, width), rows
-    y_stride apart, changed in place. h, tiles, field: as `shrink` takes and leaves them. PARTS: how many parts an
-    entry has; PART: its fields before the first. ALIGNED: what ranks and columns of each B are a multiple of.
+    y_stride apart, changed in place. h, tiles, field: as `shrink` takes and leaves them. PART: fields of an entry
+    before the first of its three parts; PART_FIELDS: those of a part. ALIGNED: what ranks and columns of each B are a
+    multiple of.
     """
     tile = tiles + tl.program_id(0) * 3
-    table = tl.load(tile)
+    table, first, stop = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
     if table == 0:
         return
     entry = table.to(tiles.dtype) + field
-    if tl.load(entry) == 0:
-        return
     start = tl.program_id(1) * COLUMNS
-    column = start + tl.arange(0, COLUMNS)[None, :]
-    first = tl.load(tile + 1)
-    row = tl.arange(0, ROWS)[:, None]
-    live = row < tl.load(tile + 2) - first
-    h += first * h_stride
     bias = tl.load(entry + 2)
-    changed = bias != 0
-    total = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
-    for part in tl.static_range(PARTS):
-        place = entry + PART + 5 * part
-        left_column = tl.multiple_of(tl.load(place + 3).to(tl.int32), ALIGNED)
-        columns = tl.multiple_of(tl.load(place + 4).to(tl.int32), ALIGNED)
-        here = (start < left_column + columns) & (left_column < start + COLUMNS)
-        changed = changed | here
-        if here:
-            b = tl.multiple_of(tl.load(place).to(y.dtype), 16)
-            left_rank = tl.multiple_of(tl.load(place + 1).to(tl.int32), ALIGNED)
-            ranks = tl.load(place + 2).to(tl.int32)
+    here0 = _meets(entry + PART, start, COLUMNS)  # all asked before any is used: the loads wait together
+    here1 = _meets(entry + PART + PART_FIELDS, start, COLUMNS)
+    here2 = _meets(entry + PART + 2 * PART_FIELDS, start, COLUMNS)
+    part_from = tl.where(here0, 0, tl.where(here1, 1, 2))
+    part_to = tl.where(here2, 3, tl.where(here1, 2, tl.where(here0, 1, 0)))
+    if (part_from < part_to) | (bias != 0):
+        column = start + tl.arange(0, COLUMNS)[None, :]
+        row = tl.arange(0, ROWS)[:, None]
+        live = row < stop - first
+        y_at = y + first * y_stride + row * y_stride + column
+        h_at = h + first * h_stride + row * h_stride
+        mask = live & (column < width)
+        before = tl.load(y_at, mask=mask, other=0.0)  # not needed yet: it comes while the rest is fetched
+        total = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
+        for part in range(part_from, part_to):
+            fields = entry + PART + part * PART_FIELDS
+            b = tl.multiple_of(tl.load(fields).to(y.dtype), 16)
+            left_rank = tl.multiple_of(tl.load(fields + 1).to(tl.int32), ALIGNED)
+            ranks = tl.multiple_of(tl.load(fields + 2).to(tl.int32), ALIGNED)
+            left_column = tl.multiple_of(tl.load(fields + 3).to(tl.int32), ALIGNED)
+            columns = tl.multiple_of(tl.load(fields + 4).to(tl.int32), ALIGNED)
             reached = (column >= left_column) & (column < left_column + columns)
             for rank in range(0, ranks, RANKS):
                 k = rank + tl.arange(0, RANKS)
-                h_at = h + row * h_stride + left_rank + k[None, :]
+                shrunk_at = h_at + left_rank + k[None, :]
                 used = live & (k < ranks)[None, :]
-                shrunk = tl.full((ROWS, RANKS), 0.0, tl.float32)
-                for split in tl.static_range(SPLITS):
-                    shrunk += tl.load(h_at + split * h_rows * h_stride, mask=used, other=0.0)
+                shrunk = tl.load(shrunk_at, mask=used, other=0.0)
+                for split in tl.static_range(1, SPLITS):
+                    shrunk += tl.load(shrunk_at + split * h_rows * h_stride, mask=used, other=0.0)
                 b_at = b + k[:, None] * columns + (column - left_column)
                 right = tl.load(b_at, mask=(k < ranks)[:, None] & reached, other=0.0)
                 left = shrunk.to(right.dtype)
                 if WIDE:
                     left, right = left.to(tl.float32), right.to(tl.float32)
                 total = tl.dot(left, right, total, input_precision="ieee")
-    if changed:
-        y_at = y + first * y_stride + row * y_stride + column
-        mask = live & (column < width)
-        total += tl.load(y_at, mask=mask, other=0.0).to(tl.float32)
+        total += before.to(tl.float32)
         if bias != 0:
             total += tl.load(bias.to(y.dtype) + column, mask=column < width, other=0.0).to(tl.float32)
         tl.store(y_at, total.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _meets(part, start, COLUMNS: tl.constexpr):
+    """Whether a part adds to any of COLUMNS columns from `start`; one that is not there (zeros) does not."""
+    left = tl.load(part + 3)
+    return (start < left + tl.load(part + 4)) & (left < start + COLUMNS)
+
+
+@triton.jit
+def _plus(a, b):
+    """For sums: the interpreter knows `tl.sum` only where it was on when Triton was imported."""
+    return a + b
+
+
+@triton.jit(do_not_specialize=["epsilon"])
+def add_norm(y, residual, weight, bias, rows, width, epsilon, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """y = the layer norm of y + residual, in place; sums in float32. y, residual: (rows, width), contiguous.
+
+    Program (block of ROWS rows). COLUMNS: at least width.
+    """
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.arange(0, COLUMNS)[None, :]
+    inside = column < width
+    mask = (row < rows) & inside
+    at = row * width + column
+    total = tl.load(y + at, mask=mask, other=0.0).to(tl.float32)
+    total += tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
+    centred = tl.where(inside, total - tl.reduce(total, 1, _plus, keep_dims=True) / width, 0.0)
+    variance = tl.reduce(centred * centred, 1, _plus, keep_dims=True) / width
+    scale = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
+    shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
+    normed = centred / tl.sqrt(variance + epsilon) * scale + shift
+    tl.store(y + at, normed.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def gelu(y, count, SIZE: tl.constexpr):
+    """y = gelu(y) = x times the normal distribution's share below x (arXiv 1606.08415), in place.
+
+    The share by Abramowitz and Stegun's formula 7.1.26, to 8e-8: erf itself takes longer than the memory does.
+    """
+    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
+    x = tl.load(y + at, mask=at < count, other=0.0).to(tl.float32)
+    z = tl.abs(x) * 0.7071067811865476
+    t = 1.0 / (1.0 + 0.3275911 * z)
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    tail = 0.5 * series * tl.exp(-z * z)  # beyond |x|
+    tl.store(y + at, (x * tl.where(x < 0, tail, 1.0 - tail)).to(y.dtype.element_ty), mask=at < count)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 
 import numpy as np
@@ -15,7 +16,8 @@ Key = tuple[int, str]
 
 PARTS = max(map(len, GROUPS.values()))
 PART = 3  # fields before the first part: ranks in all, address of A, address of the bias (0: none)
-FIELDS = PART + 5 * PARTS  # of a part: address of B, first rank, ranks, first column, columns
+PART_FIELDS = 5  # address of B, first rank, ranks, first column, columns
+FIELDS = PART + PART_FIELDS * PARTS
 _GROUPS = {group: place for place, group in enumerate(GROUPS)}
 
 
@@ -33,6 +35,11 @@ class Table:
     keys: frozenset[Key]
     ranks: int
     aligned: int
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """Of the keys."""
+        return frozenset(group for _, group in self.keys)
 
     @classmethod
     def of(cls, deltas: Mapping[Key, Delta], layers: int, device: torch.device) -> "Table":

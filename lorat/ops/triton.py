@@ -1,4 +1,4 @@
-"""One shrink and one expand launch for all adapters of a batch: what runs on a GPU."""
+"""What runs on a GPU: one shrink and one expand launch for all adapters of a batch, and passes of a layer in one."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,15 @@ from torch import Tensor
 
 from lorat.gpu.lanes import settle
 from lorat.ops import kernels
-from lorat.ops.table import PART, PARTS, Key, Table, first_field
+from lorat.ops.table import PART, PART_FIELDS, Key, Table, first_field
 from lorat.ops.tiles import ROWS, tile
 from lorat.slots import Delta
 
 _SPAN = 1024  # inputs that one program sums up; it depends on the layer alone, so a row's sum is always the same
-_COLUMNS = 128
-_LEAST_RANKS, _MOST_RANKS = 16, 64  # of one block: the matrix units take no fewer
+_COLUMNS, _WARPS = 256, 4
+_NORM_ROWS, _NORM_WARPS = 4, 4
+_GELU_SIZE = 2048
+_LEAST_RANKS, _MOST_RANKS = 16, 64  # of one block: the matrix units take no fewer, and usual parts have no more
 
 
 class Launch:
@@ -46,9 +48,27 @@ class Launch:
         )  # fmt: skip
         kernels.expand[count, -(-y.shape[1] // _COLUMNS)](
             y, self._shrunk, self._tiles, field, y.stride(0), y.shape[1], self._rows, self._stride,
-            ROWS=ROWS, RANKS=self._block, COLUMNS=_COLUMNS, SPLITS=splits, PARTS=PARTS, PART=PART,
-            ALIGNED=self._aligned, WIDE=not x.is_cuda,
+            ROWS=ROWS, RANKS=_LEAST_RANKS, COLUMNS=_COLUMNS, SPLITS=splits, PART=PART, PART_FIELDS=PART_FIELDS,
+            ALIGNED=self._aligned, WIDE=not x.is_cuda, num_warps=_WARPS, num_stages=1,
         )  # fmt: skip
+
+
+def add_norm(y: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    """The layer norm of y + residual, in y's memory. y, residual: (rows, width), contiguous."""
+    assert y.is_contiguous() and residual.is_contiguous()
+    rows, width = y.shape
+    kernels.add_norm[-(-rows // _NORM_ROWS),](
+        y, residual, weight, bias, rows, width, epsilon,
+        ROWS=_NORM_ROWS, COLUMNS=_power_of_two(width), num_warps=_NORM_WARPS,
+    )  # fmt: skip
+    return y
+
+
+def gelu(y: Tensor) -> Tensor:
+    """gelu(y), exact (erf), in y's memory; y is contiguous."""
+    assert y.is_contiguous()
+    kernels.gelu[-(-y.numel() // _GELU_SIZE),](y, y.numel(), SIZE=_GELU_SIZE)
+    return y
 
 
 def _splits(width: int) -> int:

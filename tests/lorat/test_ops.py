@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lorat import ops
 from lorat.ops import reference, triton
-from lorat.ops.table import PART, PARTS
+from lorat.ops.table import PART, PART_FIELDS
 from lorat.ops.tiles import ROWS, tile
 from lorat.slots import Delta, Part
 from tests.kernels import DEVICES, kernels_of, use_kernels
@@ -98,16 +98,38 @@ def test_the_kernels_sum_up_wide_inputs_and_high_ranks_in_parts(device, monkeypa
     assert torch.equal(got.cpu()[[0, 1, 2, 36]], y[[0, 1, 2, 36]])
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])
+@pytest.mark.parametrize(("rows", "width"), [(1, 8), (7, 384), (33, 768), (5, 1000)])
+def test_passes_between_products_equal_torch_in_float32(rows, width, dtype, tolerance, device, monkeypatch):
+    use_kernels(device, monkeypatch)
+    generator = torch.Generator().manual_seed(rows)
+    kind = getattr(torch, dtype)
+    y, residual = (torch.randn(rows, width, generator=generator).mul(3).to(kind) for _ in range(2))
+    weight, bias = (torch.randn(width, generator=generator).to(kind) for _ in range(2))
+    normed = torch.layer_norm(y.float() + residual.float(), (width,), weight.float(), bias.float(), 1e-12)
+    pairs = [
+        (triton.gelu(y.to(device, copy=True)), torch.nn.functional.gelu(y.float())),
+        (triton.add_norm(*(one.to(device, copy=True) for one in (y, residual, weight, bias)), 1e-12), normed),
+    ]
+    for got, expected in pairs:
+        assert got.dtype == kind
+        assert (got.cpu().float() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
 def test_the_kernels_compile_for_a_gpu_where_there_is_none(dtype, tmp_path, monkeypatch):
     """With what a model's launches give them: 16 byte reads of x, A and B, and the matrix units for half types."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     common = {"ROWS": ROWS, "RANKS": 16, "ALIGNED": 8, "WIDE": False}
     shrink = compiled("shrink", dtype, common | {"DEPTH": 32 if dtype == "fp32" else 128, "SPAN": 1024})
-    expand = compiled("expand", dtype, common | {"COLUMNS": 128, "SPLITS": 1, "PARTS": PARTS, "PART": PART})
+    expand = compiled("expand", dtype, common | {"COLUMNS": 256, "SPLITS": 1, "PART": PART, "PART_FIELDS": PART_FIELDS})
     for assembly in (shrink, expand):
         assert "cp.async.cg" in assembly
         assert ("mma.sync" in assembly) == (dtype != "fp32")
+    norm = compiled("add_norm", dtype, {"ROWS": 4, "COLUMNS": 1024})
+    for assembly in (norm, compiled("gelu", dtype, {"SIZE": 2048})):
+        assert "ld.global.v4" in assembly and "st.global.v4" in assembly
 
 
 def compiled(name, dtype, constants):
@@ -115,9 +137,14 @@ def compiled(name, dtype, constants):
     from triton.compiler import ASTSource, compile
 
     kernel = getattr(kernels_of(interpreted=False), name)
-    types = {"x": f"*{dtype}", "y": f"*{dtype}", "h": "*fp32", "tiles": "*i64"}
+    types = {"h": "*fp32", "tiles": "*i64", "epsilon": "fp32"}
+    types |= dict.fromkeys(("x", "y", "residual", "weight", "bias"), f"*{dtype}")
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
-    aligned = [place for place, name in enumerate(kernel.arg_names) if name not in constants and name != "field"]
+    aligned = [
+        place
+        for place, name in enumerate(kernel.arg_names)
+        if name not in constants and name not in ("field", "epsilon")
+    ]
     source = ASTSource(kernel, signature, constants, {(place,): [["tt.divisibility", 16]] for place in aligned})
     return compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
