@@ -96,8 +96,11 @@ class Admission:
     def _full(self, work: Work | None) -> bool:
         """Whether the queue has no room: none for anybody, or this one's adapters have had their share of it."""
         most = self._max_seconds * (self.pace.per_second or math.inf)
-        if work is None or self.tokens > most * _RESERVE:
+        if work is None:
             return self.tokens > most * _RESERVE
+        own = min(work.all_tokens, most * _SHARED)  # one that is longer than the queue must get in some time
+        if self.tokens and self.tokens + own > most * _RESERVE:
+            return True
         return self.tokens > most * _SHARED and self._turns(work) > most
 
     def begin(self, work: Work, now: float, computed: int) -> None:

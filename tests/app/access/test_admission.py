@@ -1,5 +1,6 @@
 """Admission held against a simulated server: full use of it, short queues, room for others beside a flood."""
 
+import contextlib
 import math
 import random
 from collections import deque
@@ -73,6 +74,20 @@ def test_overload_is_served_at_the_full_pace_with_a_short_queue(rate, factor, ad
     waited = sorted(wait for end, _, wait in server.latencies if end > started)
     assert waited[len(waited) * 99 // 100] <= SECONDS * 1.5 + 200 / rate
     assert refused and all(1 <= seconds <= math.ceil(SECONDS * 1.5) for seconds in refused)
+
+
+@pytest.mark.parametrize("tokens", [50, 600, 2_000, 20_000])
+def test_large_requests_get_in_and_none_makes_the_queue_longer_than_it_may_be(tokens):
+    server = Simulated(1_000)
+    overload(server, 3, 100, list("abcdefgh"), tokens=100)
+    before, server.latencies, drawn = server.computed, [], random.Random(0)
+    for _ in range(10_000):
+        with contextlib.suppress(OverloadedError):
+            server.ask(drawn.choice("abcdefgh"), tokens)
+        # half the queue's limit is what one that is larger counts as
+        assert server.admission.tokens <= 1_000 * SECONDS * 1.25 * 1.1 + max(0, tokens - 1_000 * SECONDS / 2)
+        server.run_until(server.now + 0.02)
+    assert server.latencies and server.computed - before >= 0.95 * 1_000 * 200
 
 
 def test_a_server_that_is_not_overloaded_refuses_nobody():

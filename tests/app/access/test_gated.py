@@ -12,10 +12,10 @@ PACE = 1000.0  # tokens a second
 
 @pytest.fixture
 def app(serve):
-    """With room for two seconds of work at a pace that is known; `a` has all but 20 tokens of it."""
-    app = serve(max_queue_seconds=2).app
+    """With room for four seconds of work at a pace that is known; `a` has all but 20 tokens of it."""
+    app = serve(max_queue_seconds=4).app
     app.state.service.admission.pace.per_second = PACE
-    admit(app, "a", 1980)
+    admit(app, "a", 3980)
     return app
 
 
