@@ -64,7 +64,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     model = load_model(settings)
     workers = settings.workers or default_workers(model.device)
     on_cpu = model.device.type == "cpu"
-    merge_bytes = settings.merge_bytes if settings.merge == "auto" and on_cpu else 0  # a GPU gains nothing (docs/gpu.md)
+    merge_bytes = settings.merge_bytes if settings.merge == "auto" and on_cpu else 0  # a GPU would lose by it
     tokens = settings.max_batch_tokens or _measure_budget(model, workers)
     engine = Engine(model, tokens, metrics, workers, merge_bytes, express=on_cpu)
     registry = Registry(

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")
     follow_seconds: Positive = Field(0.5, description="how often to look for what other processes changed in the store")
     keep_versions: Count | None = Field(None, description="newest versions of a name that an upload leaves")
-    merge: Literal["auto", "never"] = Field("auto", description="auto: on a CPU, adapters with much traffic get merged weights")
+    merge: Literal["auto", "never"] = Field("auto", description="auto: on a CPU, adapters with much traffic are merged")
     merge_bytes: Annotated[int, Field(ge=0)] = Field(256 * MEBIBYTE, description="memory for merged weights")
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")
     served_name: Annotated[str, Field(min_length=1)] = Field("base", description="what /v1 routes call the base")
