@@ -100,7 +100,7 @@ def test_the_kernels_sum_up_wide_inputs_and_high_ranks_in_parts(device, monkeypa
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 8e-3), ("float16", 1e-3)])
-@pytest.mark.parametrizeX
+@pytest.mark.parametrize(("rows", "width"), [(1, 8), (6, 384), (5, 768), (3, 1000)])
 def test_passes_between_products_equal_torch_in_float32(rows, width, dtype, tolerance, device, monkeypatch):
     use_kernels(device, monkeypatch)
     generator = torch.Generator().manual_seed(rows)
