@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from lorat import ops
 from lorat.ops import reference, triton
-from lorat.ops.table import PART, PART_FIELDS
+from lorat.ops.table import PART, PART_FIELDS, PARTS
 from lorat.ops.tiles import ROWS, tile
 from lorat.slots import Delta, Part
 from tests.kernels import DEVICES, kernels_of, use_kernels
@@ -115,6 +115,10 @@ def test_passes_between_products_equal_torch_in_float32(rows, width, dtype, tole
     for got, expected in pairs:
         assert got.dtype == kind
         assert (got.cpu().float() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_an_entry_has_as_many_parts_as_expand_asks():
+    assert PARTS == 3
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
