@@ -68,7 +68,7 @@ def arguments(how: Hyperparameters, rows: int, work: Work, seed: int) -> dict[st
 def optimizer(model: LoRAT, how: Hyperparameters) -> torch.optim.Optimizer:
     """AdamW over what trains, B faster than A where the run says so."""
     groups = model.parameter_groups(how.learning_rate, how.b_ratio, weight_decay=how.weight_decay)
-    return torch.optim.AdamW(groups, lr=how.learning_rate)
+    return torch.optim.AdamW(groups, lr=how.learning_rate, fused=True)
 
 
 def run(trainer: Any, how: Hyperparameters, work: Work) -> History:

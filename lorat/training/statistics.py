@@ -1,4 +1,4 @@
-"""The numbers that the pictures of a training report show: shares, intervals, ranks. Pure numpy."""
+"""The numbers that the pictures of a training report show: shares, intervals, correlations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,26 +129,22 @@ def length_buckets(lengths: Sequence[int], scores: Sequence[float], most: int = 
     ]
 
 
-def ranks(values: Array) -> Floats:
-    """The rank of each value (values,), from 1; equal values share the mean of their ranks."""
-    _, places, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[places], dtype=np.float64)
-
-
 def spearman(first: Array, second: Array) -> float:
     """Spearman's correlation of two measures (rows,); nan where one of them is constant or has no two rows."""
-    one, two = (ranks(values) - (len(values) + 1) / 2 for values in (first, second))
-    scale = float(np.sqrt((one @ one) * (two @ two)))
-    return float(one @ two) / scale if scale else float("nan")
+    from scipy.stats import spearmanr
+
+    if any(len(np.unique(values)) < 2 for values in (first, second)):
+        return float("nan")
+    return float(spearmanr(first, second).statistic)
 
 
 def auc(similar: Array, other: Array) -> float:
     """How often one of `similar` (pairs,) is above one of `other` (pairs,), ties counting half; nan if one is empty."""
+    from sklearn.metrics import roc_auc_score
+
     if not len(similar) or not len(other):
         return float("nan")
-    above = ranks(np.concatenate([similar, other]))[: len(similar)].sum() - len(similar) * (len(similar) + 1) / 2
-    return float(above) / (len(similar) * len(other))
+    return float(roc_auc_score([True] * len(similar) + [False] * len(other), np.concatenate([similar, other])))
 
 
 def span(values: Array) -> tuple[float, float]:

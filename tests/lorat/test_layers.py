@@ -18,6 +18,25 @@ def test_forward_is_the_equation():
     torch.testing.assert_close(lora(x), x @ w.T + lora.linear.bias)
 
 
+@pytest.mark.parametrize("shape", [(24,), (5, 24), (2, 3, 24), (0, 24)])
+def test_values_and_gradients_are_those_of_the_merged_weight(shape):
+    lora, x = layer().double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    y = lora(x)
+    upstream = torch.randn_like(y)
+    found = torch.autograd.grad(y, [x, lora.lora_A, lora.lora_B], upstream)
+    merged = x @ (lora.linear.weight + 2.0 * lora.lora_B @ lora.lora_A).T + lora.linear.bias
+    torch.testing.assert_close(y, merged)
+    torch.testing.assert_close(found, torch.autograd.grad(merged, [x, lora.lora_A, lora.lora_B], upstream))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_beside_a_half_precision_base_the_delta_is_float32(dtype):
+    lora, x = layer(dtype), torch.randn(5, 24).to(dtype)
+    assert lora.lora_B.dtype == torch.float32
+    delta = 2.0 * x.float() @ lora.lora_A.T @ lora.lora_B.T
+    torch.testing.assert_close(lora(x), (lora.linear(x) + delta).to(dtype))
+
+
 def test_a_new_adapter_changes_nothing():
     linear = nn.Linear(24, 16)
     x = torch.randn(3, 24)
