@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load
 from torch import Tensor
 
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
@@ -174,7 +174,7 @@ def _dense_tensors(folder: Path) -> tuple[Tensor, Tensor | None]:
     file = f"{folder.name}/model.safetensors"
     check_header(folder / "model.safetensors", file)
     try:
-        tensors = load_file(folder / "model.safetensors")
+        tensors = load((folder / "model.safetensors").read_bytes())
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise AdapterFileError(f"{file} cannot be read: {short(str(error), 200)}") from error
     if "linear.weight" not in tensors or set(tensors) - {"linear.weight", "linear.bias"}:
