@@ -128,7 +128,7 @@ def _fit_pairs(plan: Plan, data: TrainingData, base: Base, how: Hyperparameters,
     trainer = SentenceTransformerTrainer(
         model=encoder,
         args=SentenceTransformerTrainingArguments(
-            **arguments(how, len(data.train), work, plan.seed)
+            **arguments(how, len(data.train), work, plan.seed, texts_a_row=2)
             | pairs.sampling(data, columns, how)
             | {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
             | changed

@@ -66,7 +66,7 @@ class Card:
     def _recipe(self) -> str:
         how = self.plan.hyperparameters(self.task)
         values: dict[str, Any] = {name.replace("_", " "): value for name, value in asdict(how).items()}
-        values["epochs"] = f"at most {how.epochs_for(len(self.data.train))}; {self.history.kept:g} is kept"
+        values["epochs"] = f"at most {self.history.most:g}; {self.history.kept:g} is kept"
         values |= {"optimiser": "AdamW, linear decay", "loss": _loss(self.task, self.data), "seed": self.plan.seed}
         rows = "\n".join(f"| {name} | {value} |" for name, value in (values | _versions(self.task)).items())
         return (

@@ -24,26 +24,27 @@ EVAL_BATCH = 64
 
 @dataclass(frozen=True)
 class History:
-    """What a run came to: (epoch, loss) and (epoch, dev score) pairs, and the epoch that was kept."""
+    """What a run came to: (epoch, loss) and (epoch, dev score) pairs, the epoch that was kept, those it could have."""
 
     losses: tuple[tuple[float, float], ...]
     scores: tuple[tuple[float, float], ...]
     kept: float
+    most: int
 
     @classmethod
-    def of(cls, log: Sequence[Mapping[str, Any]]) -> "History":
-        """From the trainer's log."""
+    def of(cls, log: Sequence[Mapping[str, Any]], most: int) -> "History":
+        """From the trainer's log. most: the epochs it was told to run."""
         scores = tuple((row["epoch"], row[SCORE]) for row in log if SCORE in row)
         losses = tuple((row["epoch"], row["loss"]) for row in log if "loss" in row)
-        return cls(losses, scores, max(scores, key=lambda pair: pair[1])[0])
+        return cls(losses, scores, max(scores, key=lambda pair: pair[1])[0], most)
 
 
-def arguments(how: Hyperparameters, rows: int, work: Work, seed: int) -> dict[str, Any]:
+def arguments(how: Hyperparameters, rows: int, work: Work, seed: int, texts_a_row: int = 1) -> dict[str, Any]:
     """What every trainer is told."""
     steps = math.ceil(rows / how.batch_size)
     return {
         "output_dir": str(work.checkpoints),
-        "num_train_epochs": how.epochs_for(rows),
+        "num_train_epochs": how.epochs_for(rows * texts_a_row),
         "per_device_train_batch_size": how.batch_size,
         "per_device_eval_batch_size": EVAL_BATCH,
         "learning_rate": how.learning_rate,
@@ -90,7 +91,7 @@ def run(trainer: Any, how: Hyperparameters, work: Work) -> History:
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if not all(parameter.isfinite().all() for parameter in trainer.model.parameters() if parameter.requires_grad):
         raise ConfigError("training diverged: lower the learning rate")
-    history = History.of(trainer.state.log_history)
+    history = History.of(trainer.state.log_history, trainer.args.num_train_epochs)
     print(f"epoch {history.kept:g} is kept", flush=True)
     return history
 

@@ -5,7 +5,7 @@ positive pairs    MultipleNegativesRankingLoss: each text's partner against all 
 labelled texts    the same, of pairs that share a label, one pair of a label in a batch
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def train_embedding(
     trainer = _trainer()(
         adapter,
         model=encoder,
-        args=SentenceTransformerTrainingArguments(**arguments(how, rows, work, seed) | options),
+        args=SentenceTransformerTrainingArguments(**arguments(how, rows, work, seed, texts_a_row=2) | options),
         train_dataset=Dataset.from_dict(columns),
         loss=loss_of(data, encoder),
         evaluator=evaluator(data.dev),
@@ -67,9 +67,12 @@ def columns_of(data: TrainingData, seed: int) -> dict[str, list[Any]]:
 
 
 def sampling(data: TrainingData, columns: dict[str, list[Any]], how: Hyperparameters) -> dict[str, Any]:
-    """No text twice in a batch where the others of a batch are what a text is told from."""
+    """How batches are made.
+
+    Where the others of a batch are what a text is told from, no text is in it twice; scored pairs are of like length.
+    """
     if "score" in columns:
-        return {}
+        return {"batch_sampler": _of_like_length}
     if "label" in columns:
         most = min(how.batch_size, len(set(columns["label"])))
         return {"batch_sampler": _one_pair_a_label, "per_device_train_batch_size": most}
@@ -81,6 +84,22 @@ def _one_pair_a_label(dataset: Any, **settings: Any) -> Any:
     from sentence_transformers.base.sampler import NoDuplicatesBatchSampler
 
     return NoDuplicatesBatchSampler(dataset, **settings | {"valid_label_columns": None})
+
+
+def _of_like_length(dataset: Any, **settings: Any) -> Any:
+    """Batches with little padding: transformers' `group_by_length`, drawn anew in each epoch."""
+    from sentence_transformers.base.sampler import DefaultBatchSampler
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    lengths = [len(first) + len(second) for first, second in zip(dataset["first"], dataset["second"], strict=True)]
+
+    class LikeLength(DefaultBatchSampler):  # type: ignore[misc]
+        def __iter__(self) -> Iterator[list[int]]:
+            self.generator.manual_seed(self.seed + self.epoch)
+            self.sampler = get_length_grouped_indices(lengths, self.batch_size, generator=self.generator)
+            return iter(super().__iter__())
+
+    return LikeLength(dataset, **settings)
 
 
 def loss_of(data: TrainingData, encoder: Any) -> Any:

@@ -10,7 +10,7 @@ from lorat.errors import ConfigError
 TaskName = Literal["classify", "tokens", "pairs"]
 TASKS: dict[str, tuple[str, ...]] = {"classify": ("labels",), "tokens": ("tags",), "pairs": ("pairs", "labels")}
 """By task, the kinds of data it learns from; a kind's first task is what `auto` chooses."""
-_ROWS_SEEN = 100_000  # by default a run ends when the model has read so many rows
+_TEXTS_READ = 60_000  # by default a run ends when the model has read so many, a pair being two
 _EPOCHS = (3, 20)
 
 
@@ -33,12 +33,12 @@ class Hyperparameters:
     b_ratio: float = 1.0
     warmup: float = 0.1
     weight_decay: float = 0.01
-    patience: int = 3
+    patience: int = 5
 
-    def epochs_for(self, rows: int) -> int:
-        """The epochs for so many rows."""
+    def epochs_for(self, texts: int) -> int:
+        """The epochs for so many texts to train on."""
         least, most = _EPOCHS
-        return self.epochs or min(most, max(least, round(_ROWS_SEEN / rows)))
+        return self.epochs or min(most, max(least, round(_TEXTS_READ / texts)))
 
 
 DEFAULTS: dict[str, Hyperparameters] = {
