@@ -14,7 +14,7 @@ from torch import Tensor
 from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.json_file import read_json, short
 from lorat.files.recipe_file import read_recipe
-from lorat.files.safetensors_header import check_header
+from lorat.files.safetensors_header import read_header
 
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
@@ -112,7 +112,7 @@ def plain_name(key: str) -> str:
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    check_header(file, file.name)
+    read_header(file, file.name)
     try:
         tensors: dict[str, Tensor] = load_file(file)
     except (SafetensorError, OSError, ValueError, KeyError) as error:

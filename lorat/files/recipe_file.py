@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor
 
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
 from lorat.files.json_file import read_json, short
-from lorat.files.safetensors_header import check_header
+from lorat.files.tensor_file import TensorFile
 from lorat.recipe import ACTIVATIONS, POOLING_MODES, Dense, Recipe
 
 _OLD_POOLING_KEYS = {
@@ -32,7 +29,6 @@ MAX_LENGTH = 1_000_000  # more than any model takes; tokenizers write 10**30 whe
 MAX_MODULES = 16
 MAX_PROMPTS = 1000
 _FOLDER = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?")
-_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _IN_AND_OUT = ("module_input_name", "module_output_name")
 
 
@@ -172,22 +168,14 @@ def _read_dense(folder: Path, fields: dict[str, Any]) -> None:
 def _dense_tensors(folder: Path) -> tuple[Tensor, Tensor | None]:
     """Weight (out, in) and bias (out,) of a Dense, in float32."""
     file = f"{folder.name}/model.safetensors"
-    check_header(folder / "model.safetensors", file)
-    try:
-        tensors = load((folder / "model.safetensors").read_bytes())
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise AdapterFileError(f"{file} cannot be read: {short(str(error), 200)}") from error
-    if "linear.weight" not in tensors or set(tensors) - {"linear.weight", "linear.bias"}:
+    tensors = TensorFile(folder / "model.safetensors", file)
+    names = set(tensors.keys())
+    if "linear.weight" not in names or names - {"linear.weight", "linear.bias"}:
         raise AdapterFileError(f"{file} must hold linear.weight and linear.bias only")
-    weight, bias = tensors["linear.weight"], tensors.get("linear.bias")
-    if weight.dim() != 2 or not weight.numel() or (bias is not None and bias.shape != weight.shape[:1]):
+    weight, bias = tensors.shape("linear.weight"), tensors.shape("linear.bias") if "linear.bias" in names else None
+    if len(weight) != 2 or 0 in weight or bias not in (None, weight[:1]):
         raise AdapterFileError(f"{file}: linear.weight must have the shape [out, in], linear.bias [out]")
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _FLOATS:
-            raise AdapterFileError(f"{file}: {name} is {tensor.dtype}: use a floating point type of 16 bits or more")
-        if not torch.isfinite(tensor.float()).all():
-            raise AdapterFileError(f"{file}: {name} holds NaN or infinite values")
-    return weight.float(), None if bias is None else bias.float()
+    return tensors.read("linear.weight"), None if bias is None else tensors.read("linear.bias")
 
 
 _READERS = {

@@ -17,8 +17,11 @@ MAX_HEADER_BYTES = 1 << 20
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
 
-def check_header(path: Path, name: str) -> None:
-    """Raise AdapterFileError, which calls the file `name`, for a header that is missing, too large or ambiguous."""
+def read_header(path: Path, name: str) -> tuple[dict[str, dict[str, Any]], int]:
+    """The entries of the header by tensor, their values unchecked, and where in the file the data begins.
+
+    Raises AdapterFileError, which calls the file `name`, for a header that is missing, too large or ambiguous.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -37,6 +40,7 @@ def check_header(path: Path, name: str) -> None:
     for key, entry in header.items():
         if not isinstance(entry, dict) or set(entry) != _FIELDS:
             raise AdapterFileError(f"{name}: the header's entry {short(key)} must have dtype, shape and data_offsets")
+    return header, 8 + length
 
 
 def _check_metadata(metadata: Any, name: str) -> None:
