@@ -547,7 +547,7 @@ CORPUS: dict[str, tuple[Build, str]] = {
     "no Dense weights": (recipe({"2_Dense/model.safetensors": None}), "is missing"),
     "NaN in Dense": (recipe(dense(torch.full((8, HIDDEN), float("nan")), torch.zeros(8))), "NaN or infinite"),
     "Inf in Dense's bias": (recipe(dense(torch.ones(8, HIDDEN), torch.full((8,), float("inf")))), "NaN or infinite"),
-    "Dense of integers": (recipe(dense(torch.ones(8, HIDDEN, dtype=torch.int32))), "int32"),
+    "Dense of integers": (recipe(dense(torch.ones(8, HIDDEN, dtype=torch.int32))), "'linear.weight' is I32"),
     "Dense of three dimensions": (recipe(dense(torch.ones(8, 2, HIDDEN))), "shape"),
     "Dense of another width": (recipe(dense(torch.ones(8, 31))), "takes 31 values"),
     "Dense with a bias of another size": (recipe(dense(torch.ones(8, HIDDEN), torch.ones(9))), "linear.bias"),
