@@ -201,6 +201,15 @@ def test_spearman_and_auc_share_ranks_between_ties_and_are_nan_where_there_is_no
     first, second = np.array([1, 2, 2, 4]), np.array([1, 3, 2, 4])
     assert statistics.spearman(first, second) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)  # of ranks 1, 2.5, 2.5, 4
     assert statistics.auc(np.array([2.0, 1.0]), np.array([1.0, 0.0])) == 3.5 / 4
+    first, second = np.random.default_rng(0).integers(0, 6, (2, 300))
+    ranked = [
+        [(np.sum(values < value) + np.sum(values <= value) + 1) / 2 for value in values] for values in (first, second)
+    ]
+    assert statistics.spearman(first, second) == pytest.approx(np.corrcoef(*ranked)[0, 1])
+    similar, other = first[:100, None], first[None, 100:]
+    assert statistics.auc(first[:100], first[100:]) == pytest.approx(
+        np.mean((similar > other) + (similar == other) / 2)
+    )
     assert np.isnan(statistics.auc(NONE, first)) and np.isnan(statistics.spearman(np.ones(3), np.arange(3)))
     assert np.isnan(statistics.spearman(NONE, NONE))
 
