@@ -12,7 +12,9 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 from fastapi_offline import FastAPIOffline
 
+from app.access.admission import Admission
 from app.access.body_limit import BodyLimit
+from app.access.pace import Pace
 from app.adapters.changes import Changes
 from app.adapters.follow import Follower
 from app.adapters.registry import Registry
@@ -65,7 +67,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     workers = settings.workers or default_workers(model.device)
     on_cpu = model.device.type == "cpu"
     merge_bytes = settings.merge_bytes if settings.merge == "auto" and on_cpu else 0  # a GPU would lose by it
-    tokens = settings.max_batch_tokens or _measure_budget(model, workers)
+    tokens, rate = _measure(model, workers, settings.max_batch_tokens)
     engine = Engine(model, tokens, metrics, workers, merge_bytes, express=on_cpu)
     registry = Registry(
         log,
@@ -88,7 +90,9 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
         engine.close(timeout=5)  # a thread still inside torch when Python ends would abort the process
         registry.close()
         raise
-    return Service(settings, model, registry, changes, follower, usage, engine, metrics)
+    pace = Pace(rate * workers if on_cpu else rate, engine.enough)
+    admission = Admission(settings.max_concurrent_requests, settings.max_queue_seconds, pace)
+    return Service(settings, model, registry, changes, follower, usage, engine, metrics, admission)
 
 
 def load_model(settings: Settings) -> MultiLoRAT:
@@ -107,10 +111,13 @@ def default_workers(device: torch.device) -> int:
     return 2 if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
 
 
-def _measure_budget(model: MultiLoRAT, workers: int) -> int:
-    tokens = choose_budget(list(measure_pace(model, workers)))
-    logger.info("%d tokens in a forward pass: measured, LORAT_MAX_BATCH_TOKENS sets it", tokens)
-    return tokens
+def _measure(model: MultiLoRAT, workers: int, budget: int | None) -> tuple[int, float]:
+    """Tokens in a forward pass, `budget` where it is set, and how many a worker does in a second."""
+    paces = list(measure_pace(model, workers, budget))
+    tokens = budget or choose_budget(paces)
+    rate = max(pace.rate for pace in paces)
+    logger.info("%d tokens in a forward pass (LORAT_MAX_BATCH_TOKENS sets it), %.0f tokens/s a worker", tokens, rate)
+    return tokens, rate
 
 
 def upload_limits(settings: Settings) -> UploadLimits:

@@ -89,6 +89,7 @@ class Service:
         usage: Usage,
         engine: Engine,
         metrics: Metrics,
+        admission: Admission,
     ) -> None:
         self.settings = settings
         self.model = model
@@ -98,16 +99,16 @@ class Service:
         self.usage = usage
         self.engine = engine
         self.metrics = metrics
+        self.admission = admission
         self.fingerprint = model.fingerprint()
         self.ready = True
         self.started = int(time.time())
         """Seconds since 1970."""
         self.unloaded: set[str] = set()
         """Names that this process does not serve, though the store has them."""
-        self.admission = Admission(settings.max_concurrent_requests, settings.max_queue_seconds, engine.enough)
         self.limits = Limits(settings)
         self._tokenizing = Tokenizing(model.base, engine.submit, TOKENIZER_THREADS)
-        watch(metrics, engine, registry, self.admission)
+        watch(metrics, engine, registry, admission)
 
     async def infer(
         self,

@@ -39,14 +39,14 @@ class Work:
 class Admission:
     """What is admitted, by adapter. Used from one thread."""
 
-    def __init__(self, max_requests: int, max_seconds: float, enough: int) -> None:
-        """max_seconds: how long the queue may get. enough: tokens that keep every worker busy."""
+    def __init__(self, max_requests: int, max_seconds: float, pace: Pace) -> None:
+        """max_seconds: how long the queue may get. pace: by which it is reckoned, and which it goes on measuring."""
         self.running = 0
         """Requests admitted."""
         self.tokens = 0
         """Tokens of them, by estimate."""
         self._max_requests, self._max_seconds = max_requests, max_seconds
-        self.pace = Pace(enough)
+        self.pace = pace
         self._by_adapter: Counter[str] = Counter()
         self._tokens_per_character = _FIRST_TOKENS_PER_CHARACTER
 
@@ -59,11 +59,8 @@ class Admission:
         return Work(tuple(adapters), tokens, 0 if cut else sum(sizes))
 
     def seconds(self, work: Work | None = None) -> float:
-        """How long a request would wait; without one, how long all that is admitted takes. 0 while nothing is known."""
-        pace = self.pace.per_second
-        if pace is None:
-            return 0.0
-        return min(self.tokens, math.inf if work is None else self._turns(work)) / pace
+        """How long a request would wait; without one, how long all that is admitted takes."""
+        return min(self.tokens, math.inf if work is None else self._turns(work)) / self.pace.per_second
 
     def _turns(self, work: Work) -> float:
         """Tokens until all of a request's adapters have had theirs, if as much of each other adapter goes between."""
@@ -95,7 +92,7 @@ class Admission:
 
     def _full(self, work: Work | None) -> bool:
         """Whether the queue has no room: none for anybody, or this one's adapters have had their share of it."""
-        most = self._max_seconds * (self.pace.per_second or math.inf)
+        most = self._max_seconds * self.pace.per_second
         if work is None:
             return self.tokens > most * _RESERVE
         own = min(work.all_tokens, most * _SHARED)  # one that is longer than the queue must get in some time

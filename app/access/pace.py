@@ -5,16 +5,15 @@ _LEARN = 0.3  # of the way to what a window showed
 
 
 class Pace:
-    """Measured over windows of busy time.
+    """Measured over windows of busy time, from a first estimate on.
 
     Where little waits the machine idles between, and could do more than it does: such a window can show that the pace
     is higher than was thought, never that it is lower.
     """
 
-    def __init__(self, enough: int) -> None:
-        """enough: tokens; while so many are to be done, every worker has a batch and the next one."""
-        self.per_second: float | None = None
-        """None until it was measured with enough to do."""
+    def __init__(self, first: float, enough: int) -> None:
+        """first: tokens a second, until a window shows more. enough: tokens that give every worker two batches."""
+        self.per_second = first
         self._enough = enough
         self._seconds, self._tokens, self._least = 0.0, 0, enough
         self._last = (0.0, 0)
@@ -33,8 +32,5 @@ class Pace:
             self._seconds, self._tokens, self._least = 0.0, 0, self._enough
 
     def _learn(self, seen: float, full: bool) -> None:
-        known = self.per_second
-        if known is None:
-            self.per_second = seen if full else None
-        elif full or seen > known:
-            self.per_second = known + _LEARN * (seen - known)
+        if full or seen > self.per_second:
+            self.per_second += _LEARN * (seen - self.per_second)

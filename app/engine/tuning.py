@@ -24,15 +24,16 @@ class Pace(NamedTuple):
     rate: float
 
 
-def measure_pace(model: MultiLoRAT, workers: int) -> Iterator[Pace]:
+def measure_pace(model: MultiLoRAT, workers: int, most: int | None = None) -> Iterator[Pace]:
     """The pace of larger and larger batches of the base alone, on one worker's share of the cores.
 
-    It ends where a batch gains nothing over the one of half its size, or one of twice its size would take too long.
+    It ends where a batch gains nothing over the one of half its size, where one of twice its size would take too long,
+    or would hold more than `most` tokens; whatever that is, there is one batch.
     """
     with ThreadPoolExecutor(1) as thread:
         thread.submit(_share_cores, workers).result()
-        last, tokens = 0.0, _LEAST
-        while tokens <= _MOST:
+        last, tokens, most = 0.0, _LEAST, max(most or _MOST, _LEAST)
+        while tokens <= most:
             seconds = thread.submit(_best_pass, model, tokens).result()
             rate = tokens / seconds
             yield Pace(tokens, rate)

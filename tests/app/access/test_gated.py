@@ -12,7 +12,7 @@ PACE = 1000.0  # tokens a second
 
 @pytest.fixture
 def app(serve):
-    """With room for four seconds of work at a pace that is known; `a` has all but 20 tokens of it."""
+    """With room for four seconds of work; `a` has all but 20 tokens of it."""
     app = serve(max_queue_seconds=4).app
     app.state.service.admission.pace.per_second = PACE
     admit(app, "a", 3980)

@@ -13,6 +13,12 @@ def test_the_fewest_tokens_that_nearly_reach_the_best_pace(rates, tokens):
     assert choose_budget([Pace(256 << place, rate) for place, rate in enumerate(rates)]) == tokens
 
 
+@pytest.mark.parametrize(("most", "largest"), [(1, 256), (300, 256), (512, 512)])
+def test_no_batch_is_larger_than_the_most(tiny, most, largest):
+    measured = [pace.tokens for pace in measure_pace(tiny, workers=2, most=most)]
+    assert measured[0] == 256 and measured[-1] <= largest
+
+
 def test_a_measured_pace_grows_until_it_does_not(tiny):
     paces = list(measure_pace(tiny, workers=2))
     assert [pace.tokens for pace in paces] == [256 << place for place in range(len(paces))]
