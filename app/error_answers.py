@@ -64,7 +64,7 @@ def _respond(
     param: str | None = None,
     code: str | None = None,
 ) -> JSONResponse:
-    return JSONResponse(error_body(request.url.path, status, message, kind, param, code), status, headers)
+    return JSONResponse(error_body(request.scope["path"], status, message, kind, param, code), status, headers)
 
 
 async def _lorat_error(request: Request, error: Exception) -> Response:

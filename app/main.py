@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from app.access.admission import Admission
 from app.access.body_limit import BodyLimit
 from app.access.pace import Pace
+from app.access.shedding import Shedding
 from app.adapters.changes import Changes
 from app.adapters.follow import Follower
 from app.adapters.registry import Registry
@@ -52,9 +53,11 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
     app.state.metrics = service.metrics if service else Metrics(chosen.metrics_adapters)
     app.state.traces = open_traces(chosen.trace_endpoint)
     app.add_middleware(BodyLimit, limit=partial(_body_limit, chosen), seconds=chosen.body_timeout_seconds)
+    routes = [route for module in MODULES for route in module.router.routes]
+    app.add_middleware(Shedding, routes=routes)
     app.add_middleware(Observed, metrics=app.state.metrics, traces=app.state.traces, access_log=chosen.access_log)
     # `include_router` would cost each request a second search; the first found is the cheapest
-    app.router.routes[:0] = [route for module in MODULES for route in module.router.routes]
+    app.router.routes[:0] = routes
     add_handlers(app)
     add_examples(app)
     return app
@@ -90,7 +93,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
         engine.close(timeout=5)  # a thread still inside torch when Python ends would abort the process
         registry.close()
         raise
-    pace = Pace(rate * workers if on_cpu else rate, engine.enough)
+    pace = Pace(rate, engine.enough)
     admission = Admission(settings.max_concurrent_requests, settings.max_queue_seconds, pace)
     return Service(settings, model, registry, changes, follower, usage, engine, metrics, admission)
 
@@ -112,11 +115,11 @@ def default_workers(device: torch.device) -> int:
 
 
 def _measure(model: MultiLoRAT, workers: int, budget: int | None) -> tuple[int, float]:
-    """Tokens in a forward pass, `budget` where it is set, and how many a worker does in a second."""
+    """Tokens in a forward pass, `budget` where it is set, and how many are done in a second."""
     paces = list(measure_pace(model, workers, budget))
     tokens = budget or choose_budget(paces)
     rate = max(pace.rate for pace in paces)
-    logger.info("%d tokens in a forward pass (LORAT_MAX_BATCH_TOKENS sets it), %.0f tokens/s a worker", tokens, rate)
+    logger.info("%d tokens in a forward pass (LORAT_MAX_BATCH_TOKENS sets it), %.0f tokens/s", tokens, rate)
     return tokens, rate
 
 

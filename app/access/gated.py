@@ -1,19 +1,16 @@
-"""Routes that ask who calls, for which adapter, and whether there is room, before they read a request's body.
+"""Routes that ask who calls, and for which adapter, before they read a request's body.
 
 FastAPI reads and parses the body before it comes to dependencies. So those that judge only the head are asked here
 first; when FastAPI asks them again, the caller is known.
 """
 
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from app.access.admission import Work
 from app.access.auth import caller_of, require_admin, require_inference, require_metrics
-from app.access.caller import name_of
 from app.service import Service
 
 _Check = Callable[[Request], Awaitable[None]]
@@ -44,7 +41,7 @@ class Gated(APIRoute):
                 await check(request)
             if require_inference in checks:
                 _require_names(request)
-            return await _with_room(request, handle) if computes else await handle(request)
+            return await _within_limits(request, handle) if computes else await handle(request)
 
         return gated
 
@@ -57,19 +54,7 @@ def _require_names(request: Request) -> None:
             caller.require(str(reference))
 
 
-async def _with_room(request: Request, handle: _Handle) -> Response:
-    caller = caller_of(request)
+async def _within_limits(request: Request, handle: _Handle) -> Response:
     service: Service = request.app.state.service
-    service.admission.check(time.perf_counter(), _announced(request, service), caller.deadline)
-    with service.limits.keys.held([caller.key]):
+    with service.limits.keys.held([caller_of(request).key]):
         return await handle(request)
-
-
-def _announced(request: Request, service: Service) -> Work | None:
-    """What the head says of a request's work: as if the body were one input. None: it does not say whose."""
-    adapters = request.query_params.getlist("adapter")
-    if not adapters:
-        return None
-    size = request.headers.get("content-length", "0")
-    characters = int(size) if size.isdecimal() else 0
-    return service.admission.work(list(map(name_of, adapters)), [characters], service.max_input_length(None))

@@ -53,5 +53,5 @@ def _tune(options: argparse.Namespace) -> None:
     paces = []
     for pace in measure_pace(model, workers):
         paces.append(pace)
-        print(f"{pace.tokens:>6} tokens in a pass: {pace.rate:>9,.0f} tokens/s a worker", flush=True)
+        print(f"{pace.tokens:>6} tokens in a pass: {pace.rate:>9,.0f} tokens/s", flush=True)
     print(f"LORAT_MAX_BATCH_TOKENS={choose_budget(paces)}")

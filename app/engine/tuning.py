@@ -1,4 +1,4 @@
-"""How many tokens a forward pass should hold: measured on this machine with this base."""
+"""How many tokens a forward pass should hold, and how many are done a second: measured here, with this base."""
 
 import os
 import time
@@ -18,24 +18,23 @@ _PASSES = 3
 
 
 class Pace(NamedTuple):
-    """What a batch of so many tokens came to, in tokens a second."""
+    """What batches of so many tokens came to: tokens a second, of all workers together."""
 
     tokens: int
     rate: float
 
 
 def measure_pace(model: MultiLoRAT, workers: int, most: int | None = None) -> Iterator[Pace]:
-    """The pace of larger and larger batches of the base alone, on one worker's share of the cores.
+    """The pace of larger and larger batches of the base alone, while every worker computes one.
 
     It ends where a batch gains nothing over the one of half its size, where one of twice its size would take too long,
     or would hold more than `most` tokens; whatever that is, there is one batch.
     """
-    with ThreadPoolExecutor(1) as thread:
-        thread.submit(_share_cores, workers).result()
+    with ThreadPoolExecutor(workers, initializer=_share_cores, initargs=(workers,)) as threads:
         last, tokens, most = 0.0, _LEAST, max(most or _MOST, _LEAST)
         while tokens <= most:
-            seconds = thread.submit(_best_pass, model, tokens).result()
-            rate = tokens / seconds
+            seconds = _best_seconds(model, tokens, threads, workers)
+            rate = workers * tokens / seconds
             yield Pace(tokens, rate)
             if rate < last or 2 * seconds > _LONGEST_SECONDS:
                 return
@@ -52,12 +51,12 @@ def _share_cores(workers: int) -> None:
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
 
 
-def _best_pass(model: MultiLoRAT, tokens: int) -> float:
-    """Seconds of the fastest of several passes; one beforehand is not counted."""
+def _best_seconds(model: MultiLoRAT, tokens: int, threads: ThreadPoolExecutor, workers: int) -> float:
+    """Of the fastest of several times that every worker computes a batch; one beforehand is not counted."""
     rows = [Row(Tokens([1] * _LENGTH)) for _ in range(tokens // _LENGTH)]
     seconds = []
     for _ in range(_PASSES + 1):
         started = time.perf_counter()
-        model.forward(rows)
+        list(threads.map(model.forward, [rows] * workers))
         seconds.append(time.perf_counter() - started)
     return min(seconds[1:])

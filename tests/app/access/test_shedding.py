@@ -1,4 +1,4 @@
-"""What the gate refuses from a request's head: its body is never asked for."""
+"""What is refused from a request's head alone: its body is never asked for, nor is a key."""
 
 import asyncio
 import time
@@ -52,3 +52,35 @@ def test_a_long_body_counts_as_one_input(app):
     admit(app, "b", 100)
     assert reads(app, "b", 10**6)
     assert not reads(app, "a", 10**6)
+
+
+@pytest.fixture
+def full(serve):
+    """A client without a key of a server that has room for nobody."""
+    client = serve(api_key="secret", max_queue_seconds=1)
+    client.app.state.service.admission.pace.per_second = PACE
+    admit(client.app, "a", 1300)
+    return client
+
+
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings", "/models/a"])
+def test_without_room_inference_is_refused_before_its_key_is_asked_for(full, path):
+    answer = full.post(path, json={})
+    assert answer.status_code == 429 and int(answer.headers["retry-after"]) >= 1
+    error = answer.json()["error"]
+    message = error["message"] if path.startswith("/v1/") else error
+    assert "of work are waiting" in message
+    route = path.replace("/a", "/{name}")
+    counted = f'lorat_requests_total{{method="POST",route="{route}",status="429"}} 1.0'
+    assert counted in full.get("/metrics", headers={"Authorization": "Bearer secret"}).text
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/embed"), ("POST", "/adapters"), ("GET", "/models/a"), ("GET", "/health")]
+)
+def test_what_computes_nothing_is_not(full, method, path):
+    assert full.request(method, path).status_code in {200, 401, 404, 405}
+
+
+def test_with_room_it_is_its_key_that_is_asked_for(serve):
+    assert serve(api_key="secret").post("/embed", json={}).status_code == 401
