@@ -46,7 +46,7 @@ def test_it_serves_the_demo_adapters_within_900_mb(tmp_path):
 
 
 def test_a_terminated_server_answers_what_is_running(tiny_path, tmp_path):
-    flags = "--demo", "0", "--graceful-seconds", "120"  # a slow machine needs a while
+    flags = "--demo", "0", "--graceful-seconds", "120", "--max-queue-seconds", "120"  # a slow machine needs a while
     with process(tmp_path, *flags, base=tiny_path) as (server, client), ThreadPoolExecutor(8) as threads:
         body = {"inputs": ["word " * 500] * 40}
         asking = [threads.submit(client.post, "/embed", json=body) for _ in range(8)]
