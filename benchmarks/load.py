@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+PAUSE = 0.05
+"""Seconds that a client waits after a refusal: who asks again at once is a load of its own."""
 _SAMPLED, _MOST_SAMPLES = 25, 16  # one in so many answers is kept, so many in all
 
 
@@ -64,7 +66,8 @@ async def closed_loop(url: str, clients: int, seconds: float, choose: Callable[[
     async def client() -> None:
         connection = await Connection.open(url)
         while time.perf_counter() < end:
-            await _ask(connection, choose(next(count)), seen)
+            if not await _ask(connection, choose(next(count)), seen):
+                await asyncio.sleep(PAUSE)
         connection.close()
 
     started = time.perf_counter()
@@ -95,7 +98,7 @@ async def open_loop(url: str, rate: float, seconds: float, choose: Callable[[int
     return seen
 
 
-async def _ask(connection: "Connection", request: Request, seen: Seen, due: float | None = None) -> None:
+async def _ask(connection: "Connection", request: Request, seen: Seen, due: float | None = None) -> bool:
     started = due or time.perf_counter()
     good = await connection.post(request)
     seen.latencies.append(time.perf_counter() - started)
@@ -103,6 +106,7 @@ async def _ask(connection: "Connection", request: Request, seen: Seen, due: floa
     seen.errors += not good
     if good and len(seen.latencies) % _SAMPLED == 0 and len(seen.samples) < _MOST_SAMPLES:
         seen.samples.append((request, connection.body))
+    return good
 
 
 class Connection:

@@ -30,7 +30,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from app.client import Client
 from benchmarks.corpus import texts
-from benchmarks.load import Connection, Request, closed_loop
+from benchmarks.load import PAUSE, Connection, Request, closed_loop
 from benchmarks.made import QV, make_adapter
 from benchmarks.rounds import save
 from benchmarks.served import ProcessFacts, server_process
@@ -41,7 +41,6 @@ SHARES = (0.5, 1.0, 2.0, 3.0, 5.0)
 _CLIENTS = {1: 64}  # that keep the server busy, and its queue short of a refusal; of large requests 3 do
 _NORMAL = 2.0  # times the latency at rest: recovered
 _RECOVERED = 3  # so many in a row
-_PAUSE = 0.05  # seconds, after a refusal
 Choose = Callable[[int], Request]
 
 
@@ -196,8 +195,8 @@ class Loads:
             begun = time.perf_counter()
             seconds = await self._timed(connection, number)
             quick = seconds <= _NORMAL * at_rest
-            if seconds == math.inf:  # who asks again at once is a load of its own
-                await asyncio.sleep(_PAUSE)
+            if seconds == math.inf:
+                await asyncio.sleep(PAUSE)
             since = (begun if not good else since) if quick else begun
             good, number = (good + 1 if quick else 0), number + 1
         connection.close()

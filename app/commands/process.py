@@ -10,7 +10,7 @@ from app.settings import Settings
 from lorat.errors import LoratError
 from lorat.memory import keep_freed_memory
 
-_SWITCH_SECONDS = 0.0005
+_SWITCH_SECONDS = 0.002
 
 
 class SettingsError(LoratError):
@@ -30,7 +30,8 @@ def prepare_process() -> None:
     """What must be set before torch and tokenizers are imported.
 
     OpenMP's threads spin at every barrier; beside an event loop and a tokeniser that starves all of them. The
-    engine's threads take Python's lock for moments only: they should not wait 5 ms for it each time.
+    engine's threads take Python's lock for moments only: they should not wait 5 ms for it each time. With less than 2
+    the event loop loses it in the middle of a request, and waits to have it back.
     """
     keep_freed_memory()
     sys.setswitchinterval(_SWITCH_SECONDS)
