@@ -1,13 +1,11 @@
 """What a route asks of who calls it, judged by the head alone: keys, names, deadlines."""
 
-import math
-import time
 from dataclasses import replace
 
 from fastapi import Request
 
 from app.access.caller import Caller
-from app.access.deadline import HEADER, parse_timeout
+from app.access.deadline import HEADER, deadline_of
 from app.access.keys import identify
 from app.errors import ForbiddenError, UnauthorizedError
 from app.settings import Settings
@@ -47,9 +45,7 @@ def _find(request: Request) -> Caller:
     caller = identify(_bearer(request), settings.api_key, settings.admin_key)
     if caller is None:
         raise UnauthorizedError("send a key that this server knows: 'Authorization: Bearer KEY'")
-    given = request.headers.get(HEADER)
-    timeout = settings.request_timeout_seconds if given is None else parse_timeout(given)
-    return replace(caller, deadline=math.inf if timeout is None else time.perf_counter() + timeout)
+    return replace(caller, deadline=deadline_of(request.headers.get(HEADER), settings.request_timeout_seconds))
 
 
 def _bearer(request: Request) -> bytes:

@@ -22,6 +22,12 @@ def parse_timeout(value: str) -> float:
     return seconds
 
 
+def deadline_of(given: str | None, default: float | None) -> float:
+    """When a request that says `given` is of no use, by `time.perf_counter`. Raises InvalidRequestError."""
+    seconds = default if given is None else parse_timeout(given)
+    return math.inf if seconds is None else time.perf_counter() + seconds
+
+
 @asynccontextmanager
 async def in_time(deadline: float) -> AsyncIterator[None]:
     """Cancel what is within at the deadline, by `time.perf_counter`. Raises DeadlineError."""

@@ -4,8 +4,9 @@ Under overload refusals are most of what there is to do, and what they cost is t
 One that goes its way through routing, keys and handlers costs more than twice as much.
 """
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from urllib.parse import parse_qsl
 
 from fastapi import Request, Response
@@ -14,14 +15,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access.admission import Work
 from app.access.caller import name_of
+from app.access.deadline import HEADER, deadline_of
 from app.access.gated import Gated
-from app.errors import OverloadedError
+from app.errors import InvalidRequestError, OverloadedError
 from app.service import Service
 from lorat.errors import LoratError
 
+_TIMEOUT = HEADER.lower().encode()
+
 
 class Shedding:
-    """Judges a request by its head: the adapters of the query, and the length of the body as if it were one input."""
+    """Judges by the head: the query's adapters, the deadline, and the body's length as if it were one input."""
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
         self._app = app
@@ -33,8 +37,10 @@ class Shedding:
         """Pass a request on, or answer 429."""
         if route := self._route(scope):
             service: Service = scope["app"].state.service
+            head = dict(scope["headers"])
             try:
-                service.admission.check(time.perf_counter(), _announced(scope, service))
+                work = _announced(scope["query_string"], head, service)
+                service.admission.check(time.perf_counter(), work, _deadline(head, service))
             except OverloadedError as error:
                 scope["route"] = route  # by which it is counted
                 answer: Response = await scope["app"].exception_handlers[LoratError](Request(scope), error)
@@ -49,12 +55,21 @@ class Shedding:
         return self._routes.get(path) or next((one for one in self._patterns if one.path_regex.match(path)), None)
 
 
-def _announced(scope: Scope, service: Service) -> Work | None:
+def _announced(query: bytes, head: Mapping[bytes, bytes], service: Service) -> Work | None:
     """What the head says of a request's work. None: it does not say whose."""
-    query = parse_qsl(scope["query_string"].decode("latin-1"))
-    adapters = [name_of(value) for name, value in query if name == "adapter"]
+    asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
+    adapters = [name_of(value) for name, value in asked if name == "adapter"]
     if not adapters:
         return None
-    size: bytes = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    size = head.get(b"content-length", b"")
     characters = int(size) if size.isdigit() else 0
     return service.admission.work(adapters, [characters], service.max_input_length(None))
+
+
+def _deadline(head: Mapping[bytes, bytes], service: Service) -> float:
+    """Of a timeout that is none the route complains."""
+    given = head.get(_TIMEOUT)
+    try:
+        return deadline_of(None if given is None else given.decode("latin-1"), service.settings.request_timeout_seconds)
+    except InvalidRequestError:
+        return math.inf

@@ -23,7 +23,7 @@ def admit(app, adapter, tokens):
     app.state.service.admission.begin(Work((adapter,), tokens), time.perf_counter(), 0)
 
 
-def reads(app, adapter, length):
+def reads(app, adapter, length, timeout=None):
     """Whether a body of this length is asked for; where it is not, the request was refused."""
     asked, statuses = [], []
 
@@ -35,6 +35,7 @@ def reads(app, adapter, length):
         statuses.append(message.get("status"))
 
     headers = [(b"content-type", b"application/json"), *([(b"content-length", b"%d" % length)] if length else [])]
+    headers += [(b"x-request-timeout", timeout)] if timeout else []
     scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "headers": headers,
              "path": "/embed", "raw_path": b"/embed", "query_string": f"adapter={adapter}".encode()}  # fmt: skip
     asyncio.run(app(scope, receive, send))
@@ -46,6 +47,11 @@ def test_an_adapter_s_share_is_full_by_the_length_of_a_body(app):
     assert not reads(app, "a", 200)
     assert reads(app, "a", 10) and reads(app, "a", None)
     assert reads(app, "b", 200)
+
+
+def test_what_would_come_too_late_is_refused_by_its_head(app):
+    assert not reads(app, "a", 10, timeout=b"1")
+    assert reads(app, "a", 10, timeout=b"60") and reads(app, "b", 10, timeout=b"1")
 
 
 def test_a_long_body_counts_as_one_input(app):
@@ -80,6 +86,10 @@ def test_without_room_inference_is_refused_before_its_key_is_asked_for(full, pat
 )
 def test_what_computes_nothing_is_not(full, method, path):
     assert full.request(method, path).status_code in {200, 401, 404, 405}
+
+
+def test_with_room_a_timeout_that_is_none_is_for_the_route_to_judge(serve):
+    assert serve().post("/embed", json={}, headers={"X-Request-Timeout": "soon"}).status_code == 422
 
 
 def test_with_room_it_is_its_key_that_is_asked_for(serve):
