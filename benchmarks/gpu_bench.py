@@ -102,16 +102,20 @@ class Bench:
         return torch.randn(tall, wide, device=DEVICE, dtype=DTYPE), torch.randn(tall, device=DEVICE, dtype=DTYPE)
 
     def kernels(self) -> dict[str, float]:
-        """Microseconds of one shrink and one expand for 64 adapters in a batch, by linear layer."""
-        return {group: self._kernel_time(group) for group in ("qkv", "output", "intermediate", "ffn_output")}
+        """Microseconds of what 64 adapters in a batch add, by linear layer; and of shrink and expand one by one."""
+        groups = ("qkv", "output", "intermediate", "ffn_output")
+        chosen = {group: self._kernel_time(group) for group in groups}
+        return chosen | {f"{group}, in two": self._kernel_time(group, in_two=True) for group in groups}
 
-    def _kernel_time(self, group: str, passes: int = 50) -> float:
+    def _kernel_time(self, group: str, *, in_two: bool = False) -> float:
         slots = self.small if group == "qkv" else self.large
         plan = self._plan([[1] * LENGTH] * SEQUENCES, slots)
         weight = self.model._model.layers[0].linears[group].weight
         x, y = (torch.randn(len(plan.ids), size, device=DEVICE, dtype=DTYPE) for size in weight.shape[::-1])
         launch = triton.Launch(self._sent(plan)[-1], len(plan.ids), plan.ranks, plan.aligned, CONFIG.intermediate_size)
-        return _microseconds(lambda layer: launch.add((layer, group), y, x), passes)
+        if in_two:
+            return _microseconds(lambda layer: launch._in_two((layer, group), y, x, least=0))
+        return _microseconds(lambda layer: launch.add((layer, group), y, x))
 
     def passes(self) -> dict[str, float]:
         """Microseconds of what lies between the products, ours and PyTorch's."""
@@ -129,18 +133,18 @@ class Bench:
 
     def sweep(self) -> dict[str, dict[str, float]]:
         """The same for other sizes of a program's block."""
-        chosen = tiles.ROWS, triton._COLUMNS, triton._WARPS
+        chosen = tiles.ROWS, triton._COLUMNS, triton._CHUNK_COLUMNS, triton._WARPS
         found = {}
         for rows, columns, warps in _SWEEP:
-            self._use(rows, columns, warps)
+            self._use(rows, columns, columns, warps)
             times = {group: self._kernel_time(group) for group in ("qkv", "ffn_output")}
             found[f"{rows} rows, {columns} columns, {warps} warps"] = times
         self._use(*chosen)
         return found
 
-    def _use(self, rows: int, columns: int, warps: int) -> None:
+    def _use(self, rows: int, columns: int, chunk_columns: int, warps: int) -> None:
         tiles.ROWS = triton.ROWS = rows
-        triton._COLUMNS, triton._WARPS = columns, warps
+        triton._COLUMNS, triton._CHUNK_COLUMNS, triton._WARPS = columns, chunk_columns, warps
 
     def profile(self) -> dict[str, float]:
         """Microseconds a batch by kernel, of 64 adapters in one: the dozen that take the most."""

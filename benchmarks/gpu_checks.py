@@ -54,7 +54,7 @@ def _kernels(device: str, dtype: str, bound: float) -> dict[str, float]:
 
 
 def kernels(device: str, dtype: str, bound: float) -> float:
-    """Shrink and expand against the loop in float32, on every mix; rows of the base alone to the bit."""
+    """The kernels against the loop in float32, on every mix; rows of the base alone to the bit."""
     rng = np.random.default_rng(0)
     made = [_delta(ranks, getattr(torch, dtype), seed) for seed, ranks in enumerate(_RANKS)]
     there = [_moved(delta, device) for delta in made]

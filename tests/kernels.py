@@ -16,17 +16,18 @@ def use_kernels(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `lorat.ops.triton` run on a device for one test. Whether to interpret is settled when kernels are defined."""
     from lorat.ops import triton
 
-    monkeypatch.setattr(triton, "kernels", kernels_of(interpreted=device == "cpu"))
+    for name in ("kernels", "passes"):
+        monkeypatch.setattr(triton, name, kernels_of(name, interpreted=device == "cpu"))
     if device == "cpu":
         monkeypatch.setenv("TRITON_INTERPRET", "1")
 
 
 @cache
-def kernels_of(*, interpreted: bool):
-    """The module of the kernels, defined anew one way or the other."""
+def kernels_of(name: str, *, interpreted: bool):
+    """A module of kernels below `lorat.ops`, defined anew one way or the other."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRITON_INTERPRET", str(int(interpreted)))
-        spec = importlib.util.find_spec("lorat.ops.kernels")
+        spec = importlib.util.find_spec(f"lorat.ops.{name}")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return module

@@ -14,7 +14,7 @@ from lorat.routing import Routing, Segment
 
 
 class TiledRouting(Routing):
-    """Routing whose low-rank products are one shrink and one expand launch per linear layer."""
+    """Routing whose low-rank products are a launch or three per linear layer."""
 
     def __init__(self, merged: Iterable[Segment], keys: frozenset[Key], launch: Any) -> None:
         """merged: the segments with merged weights. keys: where anything is added. launch: of the tiles."""

@@ -1,5 +1,4 @@
-"""The Triton kernels of `lorat.ops.triton`: x A^T for many adapters in one launch, then B of that in another; and what
-lies between a layer's products, each in one pass over memory.
+"""The Triton kernels of `lorat.ops.triton` for adapters: y += x A B for many of them in one launch, or in two.
 
 Where an adapter's tensors are is data: a tile names its adapter by the address of its table (`lorat.ops.table`),
 the table's entry for a linear layer holds the addresses of A, B and bias. So adapters stay where they were loaded,
@@ -16,15 +15,15 @@ import triton.language as tl
 def shrink(
     h, x, tiles, field, x_stride, width, h_rows, h_stride,
     ROWS: tl.constexpr, RANKS: tl.constexpr, DEPTH: tl.constexpr, SPAN: tl.constexpr, ALIGNED: tl.constexpr,
-    WIDE: tl.constexpr,
+    LEAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """h[split, row, rank] = sum of x[row, k] * a[k, rank] over the split's SPAN of k, in float32.
 
     Program (tile, block of RANKS ranks, split). x: (rows, width), rows x_stride apart. h: (splits, h_rows, h_stride)
     float32, written only where the tile has a row and its adapter a rank. tiles: (tiles, 3) int64: the address of
     an adapter's table (0: an empty tile), first row, row to stop at. field: where the layer's entry starts in a
-    table. ALIGNED: what the columns of each A are a multiple of. WIDE: multiply float32 copies, which is the same: the
-    interpreter would multiply the bits of bfloat16.
+    table. ALIGNED: what the columns of each A are a multiple of. LEAST: adapters of fewer ranks are
+    skipped. WIDE: multiply float32 copies, which is the same: the interpreter would multiply the bits of bfloat16.
     """
     tile = tiles + tl.program_id(0) * 3
     table = tl.load(tile)
@@ -33,7 +32,7 @@ def shrink(
     entry = table.to(tiles.dtype) + field
     ranks = tl.multiple_of(tl.load(entry).to(tl.int32), ALIGNED)
     start = tl.program_id(1) * RANKS
-    if start >= ranks:
+    if (start >= ranks) | (ranks < LEAST):
         return
     first = tl.load(tile + 1)
     row = tl.arange(0, ROWS)
@@ -49,9 +48,7 @@ def shrink(
         inside = k < width
         left = tl.load(x + row[:, None] * x_stride + k[None, :], mask=live & inside[None, :], other=0.0)
         right = tl.load(a + k[:, None] * ranks + rank, mask=inside[:, None] & used, other=0.0)
-        if WIDE:
-            left, right = left.to(tl.float32), right.to(tl.float32)
-        total = tl.dot(left, right, total, input_precision="ieee")
+        total = _dot(left, right, total, WIDE)
     h += (tl.program_id(2) * h_rows + first) * h_stride
     tl.store(h + row[:, None] * h_stride + rank, total, mask=live & used)
 
@@ -60,20 +57,22 @@ def shrink(
 def expand(
     y, h, tiles, field, y_stride, width, h_rows, h_stride,
     ROWS: tl.constexpr, RANKS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr,
-    PART: tl.constexpr, PART_FIELDS: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+    PART: tl.constexpr, PART_FIELDS: tl.constexpr, ALIGNED: tl.constexpr, LEAST: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """y[row, column] += sum of h[split, row, rank] * b[rank, column] over splits and ranks, + bias; rounded once.
 
     Program (tile, block of COLUMNS columns); one that finds nothing to add writes nothing. y: (rows, width), rows
-    y_stride apart, changed in place. h, tiles, field: as `shrink` takes and leaves them. PART: fields of an entry
-    before the first of its three parts; PART_FIELDS: those of a part. ALIGNED: what ranks and columns of each B are a
-    multiple of.
+    y_stride apart, changed in place. h, tiles, field, LEAST: as `shrink` takes and leaves them. PART: fields of an
+    entry before the first of its three parts; PART_FIELDS: those of a part. ALIGNED: what ranks and columns of each B
+    are a multiple of.
     """
     tile = tiles + tl.program_id(0) * 3
     table, first, stop = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
     if table == 0:
         return
     entry = table.to(tiles.dtype) + field
+    if tl.load(entry) < LEAST:
+        return
     start = tl.program_id(1) * COLUMNS
     bias = tl.load(entry + 2)
     here0 = _meets(entry + PART, start, COLUMNS)  # all asked before any is used: the loads wait together
@@ -91,12 +90,7 @@ def expand(
         before = tl.load(y_at, mask=mask, other=0.0)  # not needed yet: it comes while the rest is fetched
         total = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
         for part in range(part_from, part_to):
-            fields = entry + PART + part * PART_FIELDS
-            b = tl.multiple_of(tl.load(fields).to(y.dtype), 16)
-            left_rank = tl.multiple_of(tl.load(fields + 1).to(tl.int32), ALIGNED)
-            ranks = tl.multiple_of(tl.load(fields + 2).to(tl.int32), ALIGNED)
-            left_column = tl.multiple_of(tl.load(fields + 3).to(tl.int32), ALIGNED)
-            columns = tl.multiple_of(tl.load(fields + 4).to(tl.int32), ALIGNED)
+            b, left_rank, ranks, left_column, columns = _part(entry + PART + part * PART_FIELDS, y, ALIGNED)
             reached = (column >= left_column) & (column < left_column + columns)
             for rank in range(0, ranks, RANKS):
                 k = rank + tl.arange(0, RANKS)
@@ -107,14 +101,94 @@ def expand(
                     shrunk += tl.load(shrunk_at + split * h_rows * h_stride, mask=used, other=0.0)
                 b_at = b + k[:, None] * columns + (column - left_column)
                 right = tl.load(b_at, mask=(k < ranks)[:, None] & reached, other=0.0)
-                left = shrunk.to(right.dtype)
-                if WIDE:
-                    left, right = left.to(tl.float32), right.to(tl.float32)
-                total = tl.dot(left, right, total, input_precision="ieee")
-        total += before.to(tl.float32)
-        if bias != 0:
-            total += tl.load(bias.to(y.dtype) + column, mask=column < width, other=0.0).to(tl.float32)
-        tl.store(y_at, total.to(y.dtype.element_ty), mask=mask)
+                total = _dot(shrunk.to(right.dtype), right, total, WIDE)
+        _store(y, y_at, mask, before, total, bias, column, width)
+
+
+@triton.jit(do_not_specialize=["field"])
+def shrink_expand(
+    y, x, tiles, field, y_stride, x_stride, width, depth,
+    ROWS: tl.constexpr, RANKS: tl.constexpr, DEPTH: tl.constexpr, CHUNK: tl.constexpr, COLUMNS: tl.constexpr,
+    PART: tl.constexpr, PART_FIELDS: tl.constexpr, ALIGNED: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """What `shrink` and `expand` do to y, at once, for adapters of at most RANKS ranks at the layer; it skips others.
+
+    Program (chunk of CHUNK columns, tile): it shrinks the tile's rows itself, and then goes through its chunk, COLUMNS
+    at a time. depth: the width of x. The rest: as `shrink` and `expand` take it.
+    """
+    tile = tiles + tl.program_id(1) * 3
+    table, first, stop = tl.load(tile), tl.load(tile + 1), tl.load(tile + 2)
+    if table == 0:
+        return
+    entry = table.to(tiles.dtype) + field
+    all_ranks = tl.multiple_of(tl.load(entry).to(tl.int32), ALIGNED)
+    begin = tl.program_id(0) * CHUNK
+    bias = tl.load(entry + 2)
+    here0 = _meets(entry + PART, begin, CHUNK)
+    here1 = _meets(entry + PART + PART_FIELDS, begin, CHUNK)
+    here2 = _meets(entry + PART + 2 * PART_FIELDS, begin, CHUNK)
+    if (all_ranks <= RANKS) & (here0 | here1 | here2 | (bias != 0)):
+        row = tl.arange(0, ROWS)[:, None]
+        live = row < stop - first
+        a = tl.multiple_of(tl.load(entry + 1).to(x.dtype), 16)
+        x_at = x + first * x_stride + row * x_stride
+        rank = tl.arange(0, RANKS)
+        h = tl.full((ROWS, RANKS), 0.0, tl.float32)
+        for start in range(0, depth, DEPTH):
+            k = start + tl.arange(0, DEPTH)
+            inside = k < depth
+            left = tl.load(x_at + k[None, :], mask=live & inside[None, :], other=0.0)
+            right = tl.load(
+                a + k[:, None] * all_ranks + rank[None, :],
+                mask=inside[:, None] & (rank < all_ranks)[None, :],
+                other=0.0,
+            )
+            h = _dot(left, right, h, WIDE)
+        shrunk = h.to(x.dtype.element_ty)
+        y_row = y + first * y_stride + row * y_stride
+        for start in tl.static_range(0, CHUNK, COLUMNS):
+            column = begin + start + tl.arange(0, COLUMNS)[None, :]
+            mask = live & (column < width)
+            before = tl.load(y_row + column, mask=mask, other=0.0)
+            total = tl.full((ROWS, COLUMNS), 0.0, tl.float32)
+            for part in range(0, 3):
+                fields = entry + PART + part * PART_FIELDS
+                if _meets(fields, begin + start, COLUMNS):
+                    b, left_rank, ranks, left_column, columns = _part(fields, y, ALIGNED)
+                    reached = (column >= left_column) & (column < left_column + columns)
+                    own = (rank >= left_rank) & (rank < left_rank + ranks)
+                    b_at = b + (rank - left_rank)[:, None] * columns + (column - left_column)
+                    right = tl.load(b_at, mask=own[:, None] & reached, other=0.0)
+                    total = _dot(shrunk, right, total, WIDE)
+            _store(y, y_row + column, mask, before, total, bias, column, width)
+
+
+@triton.jit
+def _part(fields, y, ALIGNED: tl.constexpr):
+    """A part of an entry: address of B, first rank, ranks, first column, columns."""
+    b = tl.multiple_of(tl.load(fields).to(y.dtype), 16)
+    left_rank = tl.multiple_of(tl.load(fields + 1).to(tl.int32), ALIGNED)
+    ranks = tl.multiple_of(tl.load(fields + 2).to(tl.int32), ALIGNED)
+    left_column = tl.multiple_of(tl.load(fields + 3).to(tl.int32), ALIGNED)
+    columns = tl.multiple_of(tl.load(fields + 4).to(tl.int32), ALIGNED)
+    return b, left_rank, ranks, left_column, columns
+
+
+@triton.jit
+def _dot(left, right, total, WIDE: tl.constexpr):
+    """total + left right, in float32."""
+    if WIDE:
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, total, input_precision="ieee")
+
+
+@triton.jit
+def _store(y, y_at, mask, before, total, bias, column, width):
+    """y = before + total + bias, rounded once."""
+    total += before.to(tl.float32)
+    if bias != 0:
+        total += tl.load(bias.to(y.dtype) + column, mask=column < width, other=0.0).to(tl.float32)
+    tl.store(y_at, total.to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -122,45 +196,3 @@ def _meets(part, start, COLUMNS: tl.constexpr):
     """Whether a part adds to any of COLUMNS columns from `start`; one that is not there (zeros) does not."""
     left = tl.load(part + 3)
     return (start < left + tl.load(part + 4)) & (left < start + COLUMNS)
-
-
-@triton.jit
-def _plus(a, b):
-    """For sums: the interpreter knows `tl.sum` only where it was on when Triton was imported."""
-    return a + b
-
-
-@triton.jit(do_not_specialize=["epsilon"])
-def add_norm(y, residual, weight, bias, rows, width, epsilon, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """y = the layer norm of y + residual, in place; sums in float32. y, residual: (rows, width), contiguous.
-
-    Program (block of ROWS rows). COLUMNS: at least width.
-    """
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
-    column = tl.arange(0, COLUMNS)[None, :]
-    inside = column < width
-    mask = (row < rows) & inside
-    at = row * width + column
-    total = tl.load(y + at, mask=mask, other=0.0).to(tl.float32)
-    total += tl.load(residual + at, mask=mask, other=0.0).to(tl.float32)
-    centred = tl.where(inside, total - tl.reduce(total, 1, _plus, keep_dims=True) / width, 0.0)
-    variance = tl.reduce(centred * centred, 1, _plus, keep_dims=True) / width
-    scale = tl.load(weight + column, mask=inside, other=0.0).to(tl.float32)
-    shift = tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)
-    normed = centred / tl.sqrt(variance + epsilon) * scale + shift
-    tl.store(y + at, normed.to(y.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def gelu(y, count, SIZE: tl.constexpr):
-    """y = gelu(y) = x times the normal distribution's share below x (arXiv 1606.08415), in place.
-
-    The share by Abramowitz and Stegun's formula 7.1.26, to 8e-8: erf itself takes longer than the memory does.
-    """
-    at = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
-    x = tl.load(y + at, mask=at < count, other=0.0).to(tl.float32)
-    z = tl.abs(x) * 0.7071067811865476
-    t = 1.0 / (1.0 + 0.3275911 * z)
-    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
-    tail = 0.5 * series * tl.exp(-z * z)  # beyond |x|
-    tl.store(y + at, (x * tl.where(x < 0, tail, 1.0 - tail)).to(y.dtype.element_ty), mask=at < count)

@@ -1,4 +1,4 @@
-"""What runs on a GPU: one shrink and one expand launch for all adapters of a batch, and passes of a layer in one."""
+"""What runs on a GPU: all adapters of a batch in one launch a linear layer, or in two, and passes of a layer in one."""
 
 from collections.abc import Sequence
 
@@ -6,16 +6,17 @@ import torch
 from torch import Tensor
 
 from lorat.gpu.lanes import settle
-from lorat.ops import kernels
+from lorat.ops import kernels, passes
 from lorat.ops.table import PART, PART_FIELDS, Key, Table, first_field
 from lorat.ops.tiles import ROWS, tile
 from lorat.slots import Delta
 
 _SPAN = 1024  # inputs that one program sums up; it depends on the layer alone, so a row's sum is always the same
 _COLUMNS, _WARPS = 256, 4
+_CHUNK, _CHUNK_COLUMNS = 768, 128  # columns that one program adds to, and how many at a time
 _NORM_ROWS, _NORM_WARPS = 4, 4
 _GELU_SIZE = 2048
-_LEAST_RANKS, _MOST_RANKS = 16, 64  # of one block: the matrix units take no fewer, and usual parts have no more
+_LEAST_RANKS, _MOST_RANKS = 16, 64  # of one block: the matrix units take no fewer, and usual layers have no more
 
 
 class Launch:
@@ -29,7 +30,7 @@ class Launch:
 
         rows: of the batch. ranks: no entry of a table has more. aligned: see `Table`. widest: no x is wider.
         """
-        self._tiles, self._rows, self._aligned = tiles, rows, aligned
+        self._tiles, self._rows, self._ranks, self._aligned = tiles, rows, ranks, aligned
         self._stride = -(-ranks // _LEAST_RANKS) * _LEAST_RANKS
         self._block = min(max(_LEAST_RANKS, _power_of_two(ranks)), _MOST_RANKS)
         self._shrunk = tiles.new_empty((_splits(widest), rows, self._stride), dtype=torch.float32)
@@ -37,19 +38,35 @@ class Launch:
     def add(self, key: Key, y: Tensor, x: Tensor) -> None:
         """y += what each tile's adapter adds at a linear layer, in place. y (rows, out), x (rows, in), of one dtype.
 
-        Summed in float32 and rounded once; rows in no tile stay as they are, to the bit.
+        Summed in float32 and rounded once; rows in no tile stay as they are, to the bit. Which way an adapter goes
+        depends on its own ranks and the layer's width alone, so whoever shares the batch changes nothing.
         """
         assert x.stride(1) == y.stride(1) == 1 and x.dtype == y.dtype
+        if x.shape[1] > _SPAN:
+            self._in_two(key, y, x, least=0)
+            return
+        self._at_once(key, y, x)
+        if self._ranks > _MOST_RANKS:
+            self._in_two(key, y, x, least=_MOST_RANKS + 1)
+
+    def _at_once(self, key: Key, y: Tensor, x: Tensor) -> None:
+        kernels.shrink_expand[-(-y.shape[1] // _CHUNK), len(self._tiles)](
+            y, x, self._tiles, first_field(key), y.stride(0), x.stride(0), y.shape[1], x.shape[1],
+            ROWS=ROWS, RANKS=self._block, DEPTH=_depth(x), CHUNK=_CHUNK, COLUMNS=_CHUNK_COLUMNS, PART=PART,
+            PART_FIELDS=PART_FIELDS, ALIGNED=self._aligned, WIDE=not x.is_cuda, num_warps=_WARPS, num_stages=3,
+        )  # fmt: skip
+
+    def _in_two(self, key: Key, y: Tensor, x: Tensor, least: int) -> None:
         count, splits, field = len(self._tiles), _splits(x.shape[1]), first_field(key)
         kernels.shrink[count, -(-self._stride // self._block), splits](
             self._shrunk, x, self._tiles, field, x.stride(0), x.shape[1], self._rows, self._stride,
-            ROWS=ROWS, RANKS=self._block, DEPTH=128 if x.itemsize == 2 else 32, SPAN=_SPAN, ALIGNED=self._aligned,
+            ROWS=ROWS, RANKS=self._block, DEPTH=_depth(x), SPAN=_SPAN, ALIGNED=self._aligned, LEAST=least,
             WIDE=not x.is_cuda,
         )  # fmt: skip
         kernels.expand[count, -(-y.shape[1] // _COLUMNS)](
             y, self._shrunk, self._tiles, field, y.stride(0), y.shape[1], self._rows, self._stride,
             ROWS=ROWS, RANKS=_LEAST_RANKS, COLUMNS=_COLUMNS, SPLITS=splits, PART=PART, PART_FIELDS=PART_FIELDS,
-            ALIGNED=self._aligned, WIDE=not x.is_cuda, num_warps=_WARPS, num_stages=1,
+            ALIGNED=self._aligned, LEAST=least, WIDE=not x.is_cuda, num_warps=_WARPS, num_stages=1,
         )  # fmt: skip
 
 
@@ -57,7 +74,7 @@ def add_norm(y: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, epsilon:
     """The layer norm of y + residual, in y's memory. y, residual: (rows, width), contiguous."""
     assert y.is_contiguous() and residual.is_contiguous()
     rows, width = y.shape
-    kernels.add_norm[-(-rows // _NORM_ROWS),](
+    passes.add_norm[-(-rows // _NORM_ROWS),](
         y, residual, weight, bias, rows, width, epsilon,
         ROWS=_NORM_ROWS, COLUMNS=_power_of_two(width), num_warps=_NORM_WARPS,
     )  # fmt: skip
@@ -67,8 +84,12 @@ def add_norm(y: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, epsilon:
 def gelu(y: Tensor) -> Tensor:
     """gelu(y), exact (erf), in y's memory; y is contiguous."""
     assert y.is_contiguous()
-    kernels.gelu[-(-y.numel() // _GELU_SIZE),](y, y.numel(), SIZE=_GELU_SIZE)
+    passes.gelu[-(-y.numel() // _GELU_SIZE),](y, y.numel(), SIZE=_GELU_SIZE)
     return y
+
+
+def _depth(x: Tensor) -> int:
+    return 128 if x.itemsize == 2 else 32
 
 
 def _splits(width: int) -> int:

@@ -117,7 +117,7 @@ def test_passes_between_products_equal_torch_in_float32(rows, width, dtype, tole
         assert (got.cpu().float() - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-def test_an_entry_has_as_many_parts_as_expand_asks():
+def test_an_entry_has_as_many_parts_as_the_kernels_ask():
     assert PARTS == 3
 
 
@@ -126,21 +126,23 @@ def test_the_kernels_compile_for_a_gpu_where_there_is_none(dtype, tmp_path, monk
     """With what a model's launches give them: 16 byte reads of x, A and B, and the matrix units for half types."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     common = {"ROWS": ROWS, "RANKS": 16, "ALIGNED": 8, "WIDE": False}
-    shrink = compiled("shrink", dtype, common | {"DEPTH": 32 if dtype == "fp32" else 128, "SPAN": 1024})
-    expand = compiled("expand", dtype, common | {"COLUMNS": 256, "SPLITS": 1, "PART": PART, "PART_FIELDS": PART_FIELDS})
-    for assembly in (shrink, expand):
+    depth, parts = {"DEPTH": 32 if dtype == "fp32" else 128}, {"PART": PART, "PART_FIELDS": PART_FIELDS}
+    both = compiled("shrink_expand", dtype, common | depth | parts | {"CHUNK": 768, "COLUMNS": 128})
+    shrink = compiled("shrink", dtype, common | depth | {"SPAN": 1024, "LEAST": 0})
+    expand = compiled("expand", dtype, common | parts | {"COLUMNS": 256, "SPLITS": 1, "LEAST": 0})
+    for assembly in (both, shrink, expand):
         assert "cp.async.cg" in assembly
         assert ("mma.sync" in assembly) == (dtype != "fp32")
-    norm = compiled("add_norm", dtype, {"ROWS": 4, "COLUMNS": 1024})
-    for assembly in (norm, compiled("gelu", dtype, {"SIZE": 2048})):
+    norm = compiled("add_norm", dtype, {"ROWS": 4, "COLUMNS": 1024}, "passes")
+    for assembly in (norm, compiled("gelu", dtype, {"SIZE": 2048}, "passes")):
         assert "ld.global.v4" in assembly and "st.global.v4" in assembly
 
 
-def compiled(name, dtype, constants):
+def compiled(name, dtype, constants, module="kernels"):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    kernel = getattr(kernels_of(interpreted=False), name)
+    kernel = getattr(kernels_of(module, interpreted=False), name)
     types = {"h": "*fp32", "tiles": "*i64", "epsilon": "fp32"}
     types |= dict.fromkeys(("x", "y", "residual", "weight", "bias"), f"*{dtype}")
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
