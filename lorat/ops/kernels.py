@@ -22,8 +22,8 @@ def shrink(
     Program (tile, block of RANKS ranks, split). x: (rows, width), rows x_stride apart. h: (splits, h_rows, h_stride)
     float32, written only where the tile has a row and its adapter a rank. tiles: (tiles, 3) int64: the address of
     an adapter's table (0: an empty tile), first row, row to stop at. field: where the layer's entry starts in a
-    table. ALIGNED: what the columns of each A are a multiple of. LEAST: adapters of fewer ranks are
-    skipped. WIDE: multiply float32 copies, which is the same: the interpreter would multiply the bits of bfloat16.
+    table. ALIGNED: what the columns of each A are a multiple of. LEAST: adapters of fewer ranks are skipped. WIDE:
+    multiply float32 copies, which is the same: the interpreter would multiply the bits of bfloat16.
     """
     tile = tiles + tl.program_id(0) * 3
     table = tl.load(tile)
@@ -35,22 +35,16 @@ def shrink(
     if (start >= ranks) | (ranks < LEAST):
         return
     first = tl.load(tile + 1)
-    row = tl.arange(0, ROWS)
-    live = row[:, None] < tl.load(tile + 2) - first
+    row = tl.arange(0, ROWS)[:, None]
+    live = row < tl.load(tile + 2) - first
     rank = start + tl.arange(0, RANKS)[None, :]
-    used = rank < ranks
     a = tl.multiple_of(tl.load(entry + 1).to(x.dtype), 16)
-    x += first * x_stride
+    x_at = x + first * x_stride + row * x_stride
     begin = tl.program_id(2) * SPAN
-    total = tl.full((ROWS, RANKS), 0.0, tl.float32)
-    for depth in range(begin, tl.minimum(begin + SPAN, width), DEPTH):
-        k = depth + tl.arange(0, DEPTH)
-        inside = k < width
-        left = tl.load(x + row[:, None] * x_stride + k[None, :], mask=live & inside[None, :], other=0.0)
-        right = tl.load(a + k[:, None] * ranks + rank, mask=inside[:, None] & used, other=0.0)
-        total = _dot(left, right, total, WIDE)
+    end = tl.minimum(begin + SPAN, width)
+    total = _times_a(x_at, live, a, ranks, rank, begin, end, width, ROWS, RANKS, DEPTH, WIDE)
     h += (tl.program_id(2) * h_rows + first) * h_stride
-    tl.store(h + row[:, None] * h_stride + rank, total, mask=live & used)
+    tl.store(h + row * h_stride + rank, total, mask=live & (rank < ranks))
 
 
 @triton.jit(do_not_specialize=["field"])
@@ -75,11 +69,7 @@ def expand(
         return
     start = tl.program_id(1) * COLUMNS
     bias = tl.load(entry + 2)
-    here0 = _meets(entry + PART, start, COLUMNS)  # all asked before any is used: the loads wait together
-    here1 = _meets(entry + PART + PART_FIELDS, start, COLUMNS)
-    here2 = _meets(entry + PART + 2 * PART_FIELDS, start, COLUMNS)
-    part_from = tl.where(here0, 0, tl.where(here1, 1, 2))
-    part_to = tl.where(here2, 3, tl.where(here1, 2, tl.where(here0, 1, 0)))
+    part_from, part_to = _meeting(entry + PART, start, COLUMNS, PART_FIELDS)
     if (part_from < part_to) | (bias != 0):
         column = start + tl.arange(0, COLUMNS)[None, :]
         row = tl.arange(0, ROWS)[:, None]
@@ -124,26 +114,14 @@ def shrink_expand(
     all_ranks = tl.multiple_of(tl.load(entry).to(tl.int32), ALIGNED)
     begin = tl.program_id(0) * CHUNK
     bias = tl.load(entry + 2)
-    here0 = _meets(entry + PART, begin, CHUNK)
-    here1 = _meets(entry + PART + PART_FIELDS, begin, CHUNK)
-    here2 = _meets(entry + PART + 2 * PART_FIELDS, begin, CHUNK)
-    if (all_ranks <= RANKS) & (here0 | here1 | here2 | (bias != 0)):
+    part_from, part_to = _meeting(entry + PART, begin, CHUNK, PART_FIELDS)
+    if (all_ranks <= RANKS) & ((part_from < part_to) | (bias != 0)):
         row = tl.arange(0, ROWS)[:, None]
         live = row < stop - first
         a = tl.multiple_of(tl.load(entry + 1).to(x.dtype), 16)
         x_at = x + first * x_stride + row * x_stride
         rank = tl.arange(0, RANKS)
-        h = tl.full((ROWS, RANKS), 0.0, tl.float32)
-        for start in range(0, depth, DEPTH):
-            k = start + tl.arange(0, DEPTH)
-            inside = k < depth
-            left = tl.load(x_at + k[None, :], mask=live & inside[None, :], other=0.0)
-            right = tl.load(
-                a + k[:, None] * all_ranks + rank[None, :],
-                mask=inside[:, None] & (rank < all_ranks)[None, :],
-                other=0.0,
-            )
-            h = _dot(left, right, h, WIDE)
+        h = _times_a(x_at, live, a, all_ranks, rank[None, :], 0, depth, depth, ROWS, RANKS, DEPTH, WIDE)
         shrunk = h.to(x.dtype.element_ty)
         y_row = y + first * y_stride + row * y_stride
         for start in tl.static_range(0, CHUNK, COLUMNS):
@@ -161,6 +139,25 @@ def shrink_expand(
                     right = tl.load(b_at, mask=own[:, None] & reached, other=0.0)
                     total = _dot(shrunk, right, total, WIDE)
             _store(y, y_row + column, mask, before, total, bias, column, width)
+
+
+@triton.jit
+def _times_a(
+    x_at, live, a, ranks, rank, begin, end, width,
+    ROWS: tl.constexpr, RANKS: tl.constexpr, DEPTH: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The sum of x[row, k] * a[k, rank] over k from begin to end, (ROWS, RANKS) in float32.
+
+    x_at: where the rows start, (ROWS, 1), and `live` those that there are. rank: (1, RANKS), of `ranks` that A has.
+    """
+    total = tl.full((ROWS, RANKS), 0.0, tl.float32)
+    for depth in range(begin, end, DEPTH):
+        k = depth + tl.arange(0, DEPTH)
+        inside = k < width
+        left = tl.load(x_at + k[None, :], mask=live & inside[None, :], other=0.0)
+        right = tl.load(a + k[:, None] * ranks + rank, mask=inside[:, None] & (rank < ranks), other=0.0)
+        total = _dot(left, right, total, WIDE)
+    return total
 
 
 @triton.jit
@@ -189,6 +186,16 @@ def _store(y, y_at, mask, before, total, bias, column, width):
     if bias != 0:
         total += tl.load(bias.to(y.dtype) + column, mask=column < width, other=0.0).to(tl.float32)
     tl.store(y_at, total.to(y.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _meeting(parts, start, COLUMNS: tl.constexpr, PART_FIELDS: tl.constexpr):
+    """The first of an entry's parts that adds to any of COLUMNS columns from `start`, and the one after the last."""
+    here0 = _meets(parts, start, COLUMNS)  # all asked before any is used: the loads wait together
+    here1 = _meets(parts + PART_FIELDS, start, COLUMNS)
+    here2 = _meets(parts + 2 * PART_FIELDS, start, COLUMNS)
+    first = tl.where(here0, 0, tl.where(here1, 1, 2))
+    return first, tl.where(here2, 3, tl.where(here1, 2, tl.where(here0, 1, 0)))
 
 
 @triton.jit
