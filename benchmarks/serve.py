@@ -42,7 +42,8 @@ Choose = Callable[[int], Request]
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        url = stack.enter_context(server(Path(directory) / "store", options.flags))
+        flags = [f"--dtype={options.dtype}", "--max-queue-seconds=600"]
+        url = stack.enter_context(server(Path(directory) / "store", flags))
         loads = Loads(url, Path(directory), options)
         peer = options.infinity and stack.enter_context(infinity(options.infinity))
         result = {
@@ -53,7 +54,7 @@ def main() -> None:
             "cold": loads.cold(),
             **loads.oracle.facts(),
         }
-    print(save("serve", {"flags": options.flags, **result}, options.out))
+    print(save("serve", {"flags": flags, **result}, options.out))
     print(json.dumps({**result, "closed": medians(result["closed"])}, indent=1))
 
 
@@ -64,9 +65,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clients", type=int, nargs="*", default=[1, 8, 32, 128])
     parser.add_argument("--cold", type=int, default=200, help="adapters to load one after another")
     parser.add_argument("--infinity", type=Path, help="Infinity's command, to measure it beside: the base alone")
-    parser.add_argument(
-        "--flags", nargs="*", default=["--dtype=bfloat16", "--max-queue-seconds=600"], help="of lorat serve"
-    )
+    parser.add_argument("--dtype", default="bfloat16", help="what LoRAT computes in")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -87,6 +86,7 @@ class Loads:
         tokenizer = AutoTokenizer.from_pretrained(locate_base(None))
         self._url, self._directory = url, directory
         self._seconds, self._rounds, self._clients = options.seconds, options.rounds, options.clients
+        self._dtype = options.dtype
         self._corpus = texts(tokenizer)
         self._ids = [tokenizer(text)["input_ids"] for text in self._corpus]
         self._names = _upload(url, directory, ADAPTERS + options.cold)
@@ -102,7 +102,7 @@ class Loads:
             if peer:
                 loads.append(("infinity base", peer, clients, size, self._choose_openai(size)))
         rows = []
-        with _engine(self._ids) as engine:
+        with _engine(self._ids, self._dtype) as engine:
             contents = [engine.read(self._directory / name) for name in self._mixed]
             turns = [*product(range(self._rounds), [*loads, None])]
             for turn, load in tqdm(turns, unit="load", file=sys.stderr):
@@ -225,8 +225,8 @@ def _upload(url: str, directory: Path, count: int) -> list[str]:
 
 
 @contextmanager
-def _engine(ids: list[list[int]]) -> Iterator[Served]:
-    engine = Served(ids * PASSES, "bfloat16", workers=2)
+def _engine(ids: list[list[int]], dtype: str) -> Iterator[Served]:
+    engine = Served(ids * PASSES, dtype, workers=2)
     yield engine
     engine.close()
 

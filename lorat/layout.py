@@ -67,10 +67,16 @@ def round_rows(rows: int) -> int:
     return -(-rows // step) * step
 
 
+def gelu(y: Tensor) -> Tensor:
+    """Exact gelu (erf), in place."""
+    written: Tensor = torch.ops.aten.gelu_(y)
+    return written
+
+
 def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """gelu(x W^T + b), exact (erf), in one pass where the weight is laid out."""
     y: Tensor
     if not weight.is_mkldnn:
-        return F.gelu(F.linear(x, weight, bias))
+        return gelu(F.linear(x, weight, bias))
     y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
     return y

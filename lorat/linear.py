@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lorat.adapter import Linear
-from lorat.layout import lay_out, linear, linear_gelu, plain, round_rows
+from lorat.layout import gelu, lay_out, linear, linear_gelu, plain, round_rows
 from lorat.routing import Key, Merged, Routing
 
 Activation = Callable[[Tensor], Tensor]
+"""It may write its argument."""
 
 
 class FrozenLinear(nn.Module):
@@ -33,7 +33,7 @@ class FrozenLinear(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing, residual: Tensor | None = None) -> Tensor:
         """(rows, in) to (rows, out): Wx + b, what each row's adapter adds, and `residual` (rows, out); activated."""
-        if self._activation is F.gelu and residual is None and not routing.touches(self.key):
+        if self._activation is gelu and residual is None and not routing.touches(self.key):
             return linear_gelu(x, self.laid_out, self.bias)
         merged = routing.merged(self.key)
         y = self._with_merged(x, merged, residual) if merged else linear(x, self.laid_out, self.bias, residual)

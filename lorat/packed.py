@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from lorat.adapter import Linear
 from lorat.errors import BaseError
+from lorat.layout import gelu
 from lorat.linear import Activation, FrozenLinear
 from lorat.routing import Routing
 from lorat.slots import GROUPS
@@ -149,7 +150,7 @@ def _linear(weights: Weights, module: str) -> Linear:
 
 def _activation(name: str, device: torch.device) -> Activation:
     if name == "gelu":
-        return _gelu_on_gpu if device.type == "cuda" else F.gelu
+        return _gelu_on_gpu if device.type == "cuda" else gelu
     from transformers.activations import ACT2FN  # slow to import, and BERTs have gelu
 
     if name not in ACT2FN:

@@ -104,10 +104,9 @@ class Slot:
             raise NotLoadedError(f"the adapter of slot {self.index} was unloaded: load it again")
 
     @property
-    def bytes(self) -> int:
-        """Bytes of its low-rank tensors on the device."""
-        tensors = [t for d in self.deltas.values() for t in (d.a, d.bias, *(p.b for p in d.parts)) if t is not None]
-        return sum(tensor.nbytes for tensor in tensors)
+    def multiply_adds(self) -> int:
+        """Of its low-rank products, for one row."""
+        return sum(d.a.numel() + sum(part.b.numel() for part in d.parts) for d in self.deltas.values())
 
 
 class Slots:
@@ -162,7 +161,7 @@ class Slots:
         whole = sum(linear.laid_out.numel() for linear in self._groups.values())
         changed = sum(self._groups[key].laid_out.numel() for key in slot.deltas)
         itemsize = next(iter(self._groups.values())).bias.itemsize
-        return slot.bytes / itemsize / whole, changed * itemsize
+        return slot.multiply_adds / whole, changed * itemsize
 
     def unmerge(self, slot: Slot) -> None:
         """Drop a slot's merged weights."""
@@ -194,9 +193,15 @@ def _stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
         rank += len(b)
         if lora.bias is not None:
             bias[columns] = lora.bias.to(bias) - linear.bias[columns].float()
-    a = torch.cat(stacked).T.contiguous().to(linear.bias)
-    parts = [Part(part.ranks, part.columns, part.b.contiguous().to(linear.bias)) for part in _joined(parts)]
+    kept = _kept_as(linear.bias)
+    a = torch.cat(stacked).T.contiguous().to(kept)
+    parts = [Part(part.ranks, part.columns, part.b.contiguous().to(kept)) for part in _joined(parts)]
     return Delta(a, tuple(parts), bias.to(linear.bias) if bias.any() else None)
+
+
+def _kept_as(bias: Tensor) -> Tensor:
+    """Of the device and dtype that A and B are kept in: a CPU's small products are fastest in float32."""
+    return bias if bias.is_cuda else bias.float()
 
 
 def _joined(parts: list[Part]) -> list[Part]:

@@ -58,6 +58,13 @@ def test_equals_the_reference(mix, rows, dtype, tolerance):
     check(ops.lora_delta, mix, rows, dtype, tolerance, "cpu")
 
 
+@pytest.mark.parametrize("rows", [1, 7, 133])
+@pytest.mark.parametrize("mix", ["identical", "uniform", "skewed"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 6e-3), ("float16", 8e-4)])
+def test_adapters_in_float32_equal_the_reference(mix, rows, dtype, tolerance):
+    check(ops.lora_delta, mix, rows, dtype, tolerance, "cpu", kept="float32")
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rows", [1, 7, 33, 133])
 @pytest.mark.parametrize("mix", ["identical", "distinct", "uniform", "zipf", "skewed"])
@@ -67,14 +74,15 @@ def test_the_kernels_equal_the_reference(mix, rows, dtype, tolerance, device, mo
     check(triton.lora_delta, mix, rows, dtype, tolerance, device)
 
 
-def check(lora_delta, mix, rows, dtype, tolerance, device):
+def check(lora_delta, mix, rows, dtype, tolerance, device, kept=None):
+    """kept: the adapters' dtype, where it is another."""
     generator = torch.Generator().manual_seed(rows)
-    kind = getattr(torch, dtype)
-    routed = [(start, stop, cast(d, kind)) for start, stop, d in segments(mix, rows, generator)]
+    kind, kept = getattr(torch, dtype), getattr(torch, kept or dtype)
+    routed = [(start, stop, cast(d, kept)) for start, stop, d in segments(mix, rows, generator)]
     x = torch.randn(rows, IN, generator=generator).to(kind)
     y = torch.randn(rows, TARGETS * WIDTH, generator=generator).to(kind)
     got, expected = y.to(device, copy=True), y.float()
-    lora_delta(got, x.to(device), [(start, stop, cast(d, kind, device)) for start, stop, d in routed])
+    lora_delta(got, x.to(device), [(start, stop, cast(d, kept, device)) for start, stop, d in routed])
     reference.lora_delta(expected, x, routed)
     scale = expected.abs().max()
     assert (got.cpu().float() - expected).abs().max() <= tolerance * scale
