@@ -43,17 +43,11 @@ def plain(weight: Tensor) -> Tensor:
     return weight.to_dense() if weight.is_mkldnn else weight
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None = None) -> Tensor:
-    """x W^T + b, plus `residual` (rows, out). x (rows, in), `weight` as `lay_out` left it, bias (out,)."""
-    y: Tensor
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b. x (rows, in), `weight` as `lay_out` left it, bias (out,)."""
     if not weight.is_mkldnn:
-        y = F.linear(x, weight, bias)
-        return y if residual is None else y + residual
-    operator = torch.ops.mkldnn._linear_pointwise
-    if residual is None:
-        y = operator(x, weight, bias, "none", [], "")
-    else:  # added in float32, before the sum is rounded
-        y = operator.binary(x, residual, weight, bias, "add")
+        return F.linear(x, weight, bias)
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
 
@@ -65,18 +59,3 @@ def round_rows(rows: int) -> int:
     """
     step = max(_LEAST_STEP, (1 << max(rows - 1, 1).bit_length() - 1) // _STEPS)
     return -(-rows // step) * step
-
-
-def gelu(y: Tensor) -> Tensor:
-    """Exact gelu (erf), in place."""
-    written: Tensor = torch.ops.aten.gelu_(y)
-    return written
-
-
-def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """gelu(x W^T + b), exact (erf), in one pass where the weight is laid out."""
-    y: Tensor
-    if not weight.is_mkldnn:
-        return gelu(F.linear(x, weight, bias))
-    y = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "gelu", [], "none")
-    return y

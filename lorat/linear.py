@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lorat.adapter import Linear
-from lorat.layout import gelu, lay_out, linear, linear_gelu, plain, round_rows
+from lorat.layout import lay_out, linear, plain, round_rows
 from lorat.routing import Key, Merged, Routing
 
 Activation = Callable[[Tensor], Tensor]
@@ -31,30 +31,28 @@ class FrozenLinear(nn.Module):
         """The weight, (out, in); a copy where it is laid out otherwise."""
         return plain(self.laid_out)
 
-    def forward(self, x: Tensor, routing: Routing, residual: Tensor | None = None) -> Tensor:
-        """(rows, in) to (rows, out): Wx + b, what each row's adapter adds, and `residual` (rows, out); activated."""
-        if self._activation is gelu and residual is None and not routing.touches(self.key):
-            return linear_gelu(x, self.laid_out, self.bias)
+    def forward(self, x: Tensor, routing: Routing) -> Tensor:
+        """(rows, in), perhaps float32, to (rows, out): Wx + b and what each row's adapter adds; activated."""
+        rounded = x.to(self.bias.dtype)
         merged = routing.merged(self.key)
-        y = self._with_merged(x, merged, residual) if merged else linear(x, self.laid_out, self.bias, residual)
+        y = self._with_merged(rounded, merged) if merged else linear(rounded, self.laid_out, self.bias)
         routing.add_deltas(self.key, y, x)
         return self._activation(y) if self._activation else y
 
-    def _with_merged(self, x: Tensor, merged: list[Merged], residual: Tensor | None) -> Tensor:
+    def _with_merged(self, x: Tensor, merged: list[Merged]) -> Tensor:
         """Segments with a merged weight are one product each; what lies between them is the base's."""
         parts, done = [], 0
         for segment in [*merged, Merged(len(x), len(x), self.laid_out, None)]:
             for part in (Merged(done, segment.start, self.laid_out, None), segment):
                 if part.start < part.stop:
-                    parts.append(self._part(x, part, residual))
+                    parts.append(self._part(x, part))
             done = segment.stop
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _part(self, x: Tensor, part: Merged, residual: Tensor | None) -> Tensor:
+    def _part(self, x: Tensor, part: Merged) -> Tensor:
         """The rows of one weight; a round number of rows is computed, with neighbours that are let go."""
         rows = min(round_rows(part.stop - part.start), len(x))
         first = min(part.start, len(x) - rows)
-        computed = slice(first, first + rows)
         bias = self.bias if part.bias is None else self.bias + part.bias
-        y = linear(x[computed], part.weight, bias, None if residual is None else residual[computed])
+        y = linear(x[first : first + rows], part.weight, bias)
         return y[part.start - first : part.stop - first]

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from lorat.adapter import Linear
 from lorat.errors import BaseError
-from lorat.layout import gelu
 from lorat.linear import Activation, FrozenLinear
 from lorat.routing import Routing
 from lorat.slots import GROUPS
@@ -22,7 +21,10 @@ Weights = Mapping[str, Tensor]
 
 
 class PackedBert(nn.Module):
-    """What BertModel computes, for packed rows; attention and adapters come with each call. Its tensors are frozen."""
+    """What BertModel computes, for packed rows; attention and adapters come with each call. Its tensors are frozen.
+
+    On a CPU what goes from layer to layer is float32 in any dtype: the products round what they take, and no sum.
+    """
 
     word: Tensor
     position: Tensor
@@ -78,7 +80,7 @@ class PackedBert(nn.Module):
         return [linear for layer in self.layers if isinstance(layer, PackedLayer) for linear in layer.groups()]
 
     def forward(self, ids: Tensor, positions: Tensor, types: Tensor, attention: Attention, routing: Routing) -> Tensor:
-        """(tokens,) int64 each, to (tokens, hidden): the last hidden states."""
+        """(tokens,) int64 each, to (tokens, hidden): the last hidden states, float32 on a CPU."""
         x: Tensor = self.norm(self.word[ids] + self.token_type[types] + self.position[positions])
         for layer in self.layers:
             x = layer(x, attention, routing)
@@ -112,15 +114,10 @@ class PackedLayer(nn.Module):
         """(tokens, hidden) to the same shape."""
         linear = self.linears
         context = attention(linear["qkv"](x, routing))
-        x = _add_norm(linear["output"], self.attention_norm, context, routing, x)
+        x = self.attention_norm(linear["output"](context, routing), x)
         inner = linear["intermediate"](x, routing)
-        return _add_norm(linear["ffn_output"], self.output_norm, inner, routing, x)
-
-
-def _add_norm(linear: nn.Module, norm: nn.Module, x: Tensor, routing: Routing, residual: Tensor) -> Tensor:
-    """norm(linear(x) + residual), summed where that takes no pass of its own: in a CPU's product, in a GPU's norm."""
-    y: Tensor = norm(linear(x, routing), residual) if x.is_cuda else norm(linear(x, routing, residual))
-    return y
+        y: Tensor = self.output_norm(linear["ffn_output"](inner, routing), x)
+        return y
 
 
 class Norm(nn.Module):
@@ -132,16 +129,19 @@ class Norm(nn.Module):
     def __init__(self, weights: Weights, module: str, epsilon: float) -> None:
         super().__init__()
         self._epsilon = epsilon
-        self.register_buffer("weight", weights[f"{module}.weight"])
-        self.register_buffer("bias", weights[f"{module}.bias"])
+        for name in ("weight", "bias"):
+            given = weights[f"{module}.{name}"]
+            self.register_buffer(name, given if given.is_cuda else given.float())
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """(rows, hidden) to the same shape. With `residual`, on a GPU: of their sum, in x's memory."""
-        if residual is None:
-            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self._epsilon)
-        from lorat.ops import triton  # a CPU has no Triton
+        """(rows, hidden) to the same shape, on a CPU in float32. With `residual` of their sum; x may be written."""
+        if x.is_cuda and residual is not None:
+            from lorat.ops import triton  # a CPU has no Triton
 
-        return triton.add_norm(x, residual, self.weight, self.bias, self._epsilon)
+            return triton.add_norm(x, residual, self.weight, self.bias, self._epsilon)
+        x = x.to(self.weight.dtype)
+        total = x if residual is None else x.add_(residual)
+        return F.layer_norm(total, self.weight.shape, self.weight, self.bias, self._epsilon)
 
 
 def _linear(weights: Weights, module: str) -> Linear:
@@ -150,13 +150,19 @@ def _linear(weights: Weights, module: str) -> Linear:
 
 def _activation(name: str, device: torch.device) -> Activation:
     if name == "gelu":
-        return _gelu_on_gpu if device.type == "cuda" else gelu
+        return _gelu_on_gpu if device.type == "cuda" else _gelu
     from transformers.activations import ACT2FN  # slow to import, and BERTs have gelu
 
     if name not in ACT2FN:
         raise BaseError(f"the base's hidden_act {name!r} is unknown: transformers has {sorted(ACT2FN)}")
     activation: Activation = ACT2FN[name]
     return activation
+
+
+def _gelu(y: Tensor) -> Tensor:
+    """In place. oneDNN would do it inside the product, which takes longer in bfloat16, and as long in float32."""
+    written: Tensor = torch.ops.aten.gelu_(y)
+    return written
 
 
 def _gelu_on_gpu(y: Tensor) -> Tensor:

@@ -53,10 +53,6 @@ class Routing:
                 segments.append(Segment(offsets[rows[0]], offsets[rows[-1] + 1], slot.deltas, slot.merged))
         return cls(segments)
 
-    def touches(self, key: Key) -> bool:
-        """Whether any segment changes a group."""
-        return any(key in segment.deltas for segment in self.segments)
-
     def deltas(self, key: Key) -> list[tuple[int, int, Delta]]:
         """(start, stop, delta) of the segments that add a low-rank product at a group."""
         return [

@@ -22,10 +22,6 @@ class TiledRouting(Routing):
         self._keys = keys
         self._launch = launch
 
-    def touches(self, key: Key) -> bool:
-        """As `Routing.touches`."""
-        return key in self._keys or super().touches(key)
-
     def add_deltas(self, key: Key, y: Tensor, x: Tensor) -> None:
         """As `Routing.add_deltas`."""
         if key in self._keys:

@@ -104,6 +104,16 @@ def test_half_precision_stays_close_and_merged_to_unmerged(minilm, minilm_path, 
         assert other @ answer >= bound
 
 
+@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 0.016), ("float16", 0.0025)])
+def test_half_precision_keeps_what_an_adapter_changes(minilm, minilm_path, tmp_path, dtype, bound):
+    adapter = make_peft(minilm_path, tmp_path / "a", r=8)
+    half = MultiLoRAT.from_pretrained(device="cpu", dtype=dtype)
+    slot = half.load(adapter.directory)
+    effect = torch.tensor(half.embed(TEXTS, slot) - half.embed(TEXTS))
+    expected = torch.stack(adapter.answers(TEXTS)) - torch.tensor(minilm.embed(TEXTS))
+    assert ((effect - expected).norm(dim=1) / expected.norm(dim=1)).mean() <= bound
+
+
 def test_threads_share_a_model_while_adapters_come_and_go(tiny, tiny_path, tmp_path):
     made = [make_peft(tiny_path, tmp_path / str(i), seed=i, r=4, size=0.3) for i in range(4)]
     expected = [adapter.answers(TEXTS, 512) for adapter in made]
