@@ -121,7 +121,8 @@ class MultiLoRAT:
     def _run(self, rows: Sequence[Row], heads: Sequence[LoadedHead | None]) -> Mapping[int, Tensor]:
         """Answers by position, of rows in the order of a batch."""
         batch = pack([row.tokens.ids for row in rows], [row.tokens.types for row in rows], self.device)
-        hidden = self._encode(batch, Routing.of([row.slot for row in rows], batch.offsets))
+        ends = [*batch.offsets[:-1], len(batch.ids)]  # the last one's weights also take the rows of no sequence
+        hidden = self._encode(batch, Routing.of([row.slot for row in rows], ends))
         return self._finish(hidden, batch, rows, heads)
 
     def _check(self, row: Row) -> LoadedHead | None:
