@@ -12,14 +12,13 @@ Tiles = np.ndarray[Any, np.dtype[np.int64]]
 """(tiles, 3): what the caller gave for the segment, first row, row to stop at."""
 
 
-def tile(segments: Sequence[tuple[int, int, int]], rows: int | None = None) -> Tiles:
-    """Tiles of segments (start, stop, what), in their order, of at most so many rows (None: ROWS)."""
-    rows = rows or ROWS
+def tile(segments: Sequence[tuple[int, int, int]]) -> Tiles:
+    """Tiles of segments (start, stop, what), in their order, of at most ROWS rows."""
     if not segments:
         return np.zeros((0, 3), dtype=np.int64)
     start, stop, what = np.array(segments, dtype=np.int64).T
-    counts = -(-(stop - start) // rows)
+    counts = -(-(stop - start) // ROWS)
     owner = np.repeat(np.arange(len(segments)), counts)
     place = np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
-    first = start[owner] + place * rows
-    return np.stack([what[owner], first, np.minimum(first + rows, stop[owner])], axis=1)
+    first = start[owner] + place * ROWS
+    return np.stack([what[owner], first, np.minimum(first + ROWS, stop[owner])], axis=1)

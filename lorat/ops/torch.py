@@ -1,4 +1,7 @@
-"""Two products and a sum for each segment: what runs wherever torch runs."""
+"""Two products and a sum for each segment: what runs wherever torch runs.
+
+On a CPU it is fastest with A and B in float32, whatever x and y are: a small product in bfloat16 lays B out each time.
+"""
 
 from collections.abc import Sequence
 
