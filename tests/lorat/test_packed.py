@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from transformers import BertModel
 
 from lorat import Row, Tokens
 from lorat.layout import round_rows
+from lorat.packed import Norm
 from lorat.packing import pack
 from lorat.routing import Routing
 
@@ -63,3 +65,16 @@ def test_a_packed_batch_equals_the_padded_forward(tiny, tiny_path):
         assert (got - expected).abs().max() <= 1e-5
 
     check()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_on_a_cpu_sums_and_norms_are_not_rounded(kind, with_residual):
+    torch.manual_seed(0)
+    weight, bias, x = torch.randn(48).to(kind), torch.randn(48).to(kind), torch.randn(7, 48).to(kind)
+    residual = torch.randn(7, 48) if with_residual else None
+    total = x.float() if residual is None else x.float() + residual
+    expected = torch.layer_norm(total, (48,), weight.float(), bias.float(), 1e-12)
+    got = Norm({"n.weight": weight, "n.bias": bias}, "n", 1e-12)(x, residual)
+    assert got.dtype == torch.float32
+    assert (got - expected).abs().max() <= 1e-6 * expected.abs().max()
