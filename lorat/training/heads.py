@@ -1,23 +1,20 @@
 """Training a head beside the LoRA matrices, through transformers' Trainer: one label or several, or a tag a word."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from lorat.base import Base
 from lorat.model import LoRAT
 from lorat.training.data import LabelledTexts, Split, TaggedWords, TrainingData
 from lorat.training.inputs import IGNORED, Item, collate, labelled_items, tagged_items
-from lorat.training.loop import EVAL_BATCH, METRIC, History, arguments, optimizer, quiet, run
+from lorat.training.loop import METRIC, History, arguments, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import entity_scores, label_scores, multi_label_scores
+from lorat.training.start import start
 from lorat.training.work import Work
 
-HEAD_C = 10.0
-"""Inverse regularisation of the logistic regression that a head starts as."""
 Compute = Callable[[Any], dict[str, float]]
 
 
@@ -30,9 +27,10 @@ def train_head(
     """
     from transformers import Trainer, TrainingArguments
 
-    model = _wrap(how, data, directory, base)
+    model = _wrap(how, data, directory, base).to(base.device)
     train, dev = items_of(base, data, data.train), items_of(base, data, data.dev)
-    _start_head(model, train, data)
+    if work.last() is None:
+        start(model, train, len(data.labels), base, how, seed)
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -94,61 +92,3 @@ def dev_score(data: TrainingData) -> Compute:
         return {METRIC: label_scores(logits.argmax(-1), truth)["accuracy"]}
 
     return compute
-
-
-@torch.no_grad()
-def _features(model: LoRAT, items: Sequence[Item]) -> list[Tensor]:
-    """What the head reads of each item: (hidden,) of a text, (tokens, hidden) of a sentence of words. On the CPU."""
-    model.eval()
-    found: list[Tensor] = [torch.empty(0)] * len(items)
-    order = sorted(range(len(items)), key=lambda place: len(items[place]["input_ids"]))
-    for start in range(0, len(order), EVAL_BATCH):
-        places = order[start : start + EVAL_BATCH]
-        batch = collate([{"input_ids": items[place]["input_ids"]} for place in places])
-        output = model.bert(**{name: tensor.to(model.bert.device) for name, tensor in batch.items()})
-        for row, place in enumerate(places):
-            length = len(items[place]["input_ids"])
-            whole = output.last_hidden_state[row, :length] if model.task == "token_classification" else None
-            found[place] = (output.pooler_output[row] if whole is None else whole).cpu()
-    return found
-
-
-def _start_head(model: LoRAT, items: Sequence[Item], data: TrainingData) -> None:
-    """Let the head start as a logistic regression on what it reads of the frozen base.
-
-    A pooler's values can be small, and a head that starts at random then takes epochs to grow into them
-    while LoRA learns to please it (linear probing first: arXiv 2202.10054).
-    """
-    features = _features(model, items)
-    if data.kind == "tags":
-        marks = [torch.tensor(item["labels"]) for item in items]
-        x = torch.cat([row[mark != IGNORED] for row, mark in zip(features, marks, strict=True)]).numpy()
-        y = torch.cat([mark[mark != IGNORED] for mark in marks]).numpy()
-    else:
-        x, y = torch.stack(features).numpy(), np.array([item["labels"] for item in items])
-    weight, bias = fit_head(x, y, len(data.labels))
-    with torch.no_grad():
-        model.model.classifier.weight.copy_(torch.from_numpy(weight))
-        model.model.classifier.bias.copy_(torch.from_numpy(bias))
-
-
-def fit_head(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], labels: int) -> tuple[Any, Any]:
-    """Weight (labels, hidden) and bias (labels,) of a logistic regression. y: (rows,), or (rows, labels) of 0 and 1."""
-    from sklearn.linear_model import LogisticRegression
-
-    def fit(target: Any) -> Any:
-        return LogisticRegression(C=HEAD_C, max_iter=300).fit(x, target)
-
-    weight, bias = np.zeros((labels, x.shape[1])), np.zeros(labels)
-    if y.ndim == 2:
-        for label in range(labels):
-            if 0 < y[:, label].sum() < len(y):
-                fitted = fit(y[:, label])
-                weight[label], bias[label] = fitted.coef_[0], fitted.intercept_[0]
-        return weight, bias
-    fitted = fit(y)
-    if len(fitted.classes_) == 2:  # one row, the second label's odds
-        fitted.coef_, fitted.intercept_ = (np.concatenate([-v, v]) / 2 for v in (fitted.coef_, fitted.intercept_))
-    weight[fitted.classes_], bias[fitted.classes_] = fitted.coef_, fitted.intercept_
-    bias[[label for label in range(labels) if label not in fitted.classes_]] = fitted.intercept_.min()
-    return weight, bias

@@ -1,0 +1,134 @@
+"""Where the training of a head starts: not at random, but at what the frozen base knows.
+
+A head that starts at random takes epochs to grow, while the adapter learns to please it: so it starts as a logistic
+regression (linear probing first: arXiv 2202.10054). Where it reads one vector a text, that is the one of [CLS], while
+what a sentence encoder knows of a text is the mean over its tokens: so LoRA first learns, without labels, to say there
+what the base says by its mean.
+"""
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from lorat.base import Base
+from lorat.errors import ConfigError
+from lorat.model import LoRAT
+from lorat.multi import MultiLoRAT
+from lorat.rows import Row
+from lorat.tokenizer import Tokens
+from lorat.training.inputs import IGNORED, Item, collate
+from lorat.training.loop import EVAL_BATCH, optimizer
+from lorat.training.plan import Hyperparameters
+
+HEAD_C = 10.0
+"""Inverse regularisation of the logistic regression that a head starts as."""
+TAUGHT = 0.2
+"""Steps for [CLS], as a share of the run's."""
+
+
+def start(model: LoRAT, items: Sequence[Item], labels: int, base: Base, how: Hyperparameters, seed: int) -> None:
+    """Give LoRA and the head the values that training starts from. base: the model's, for what it says by its mean.
+
+    Raises ConfigError where the learning rate is too high for that.
+    """
+    tags = model.task == "token_classification"
+    if not tags and base.recipe.pooling == ("mean",) and not base.recipe.dense:
+        teach_first_token(model, items, MultiLoRAT(base, slots=1), how, seed)
+    _fit(model, items, labels, tags)
+
+
+def teach_first_token(
+    model: LoRAT, items: Sequence[Item], teacher: MultiLoRAT, how: Hyperparameters, seed: int
+) -> None:
+    """Bring the last hidden state of [CLS] near the teacher's vectors, by their mean squared difference."""
+    from transformers import get_linear_schedule_with_warmup
+
+    steps = math.ceil(TAUGHT * how.epochs_for(len(items)) * len(items) / how.batch_size)
+    learner = optimizer(model, how)
+    schedule = get_linear_schedule_with_warmup(learner, math.ceil(how.warmup * steps), steps)
+    model.eval()  # what dropout does to [CLS] is nothing to learn
+    for batch in tqdm(_batches(items, how.batch_size, steps, seed), "[CLS]", steps, unit="step", file=sys.stderr):
+        wanted = torch.stack(teacher.forward([Row(Tokens(item["input_ids"]), None) for item in batch]))
+        said = _encoded(model, batch).last_hidden_state[:, 0]
+        loss = F.mse_loss(said, wanted.to(said.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        learner.step()
+        schedule.step()
+        learner.zero_grad()
+
+
+def _batches(items: Sequence[Item], size: int, count: int, seed: int) -> Iterator[list[Item]]:
+    """So many batches of texts of like length, by chance, all before one comes again."""
+    random = torch.Generator().manual_seed(seed)
+    order = sorted(items, key=lambda item: len(item["input_ids"]))
+    starts = range(0, len(order), size)
+    while count > 0:
+        for place in torch.randperm(len(starts), generator=random).tolist()[:count]:
+            yield order[starts[place] : starts[place] + size]
+        count -= len(starts)
+
+
+def _encoded(model: LoRAT, items: Sequence[Item]) -> Any:
+    batch = collate([{"input_ids": item["input_ids"]} for item in items])
+    return model.bert(**{name: tensor.to(model.bert.device) for name, tensor in batch.items()})
+
+
+@torch.no_grad()
+def _features(model: LoRAT, items: Sequence[Item], tags: bool) -> list[Tensor]:
+    """What the head reads of each item: (hidden,) of a text, (tokens, hidden) of a sentence of words. On the CPU."""
+    model.eval()
+    found: list[Tensor] = [torch.empty(0)] * len(items)
+    order = sorted(range(len(items)), key=lambda place: len(items[place]["input_ids"]))
+    for begin in range(0, len(order), EVAL_BATCH):
+        places = order[begin : begin + EVAL_BATCH]
+        output = _encoded(model, [items[place] for place in places])
+        for row, place in enumerate(places):
+            length = len(items[place]["input_ids"])
+            found[place] = (output.last_hidden_state[row, :length] if tags else output.pooler_output[row]).cpu()
+    return found
+
+
+def _fit(model: LoRAT, items: Sequence[Item], labels: int, tags: bool) -> None:
+    """Let the head be a logistic regression on what it reads. Raises ConfigError where that is not finite."""
+    features = _features(model, items, tags)
+    if not all(row.isfinite().all() for row in features):
+        raise ConfigError("training diverged at its start: lower the learning rate")
+    if tags:
+        marks = [torch.tensor(item["labels"]) for item in items]
+        x = torch.cat([row[mark != IGNORED] for row, mark in zip(features, marks, strict=True)]).numpy()
+        y = torch.cat([mark[mark != IGNORED] for mark in marks]).numpy()
+    else:
+        x, y = torch.stack(features).numpy(), np.array([item["labels"] for item in items])
+    weight, bias = fit_head(x, y, labels)
+    with torch.no_grad():
+        model.model.classifier.weight.copy_(torch.from_numpy(weight))
+        model.model.classifier.bias.copy_(torch.from_numpy(bias))
+
+
+def fit_head(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], labels: int) -> tuple[Any, Any]:
+    """Weight (labels, hidden) and bias (labels,) of a logistic regression. y: (rows,), or (rows, labels) of 0 and 1."""
+    from sklearn.linear_model import LogisticRegression
+
+    def fit(target: Any) -> Any:
+        return LogisticRegression(C=HEAD_C, max_iter=300).fit(x, target)
+
+    weight, bias = np.zeros((labels, x.shape[1])), np.zeros(labels)
+    if y.ndim == 2:
+        for label in range(labels):
+            if 0 < y[:, label].sum() < len(y):
+                fitted = fit(y[:, label])
+                weight[label], bias[label] = fitted.coef_[0], fitted.intercept_[0]
+        return weight, bias
+    fitted = fit(y)
+    if len(fitted.classes_) == 2:  # one row, the second label's odds
+        fitted.coef_, fitted.intercept_ = (np.concatenate([-v, v]) / 2 for v in (fitted.coef_, fitted.intercept_))
+    weight[fitted.classes_], bias[fitted.classes_] = fitted.coef_, fitted.intercept_
+    bias[[label for label in range(labels) if label not in fitted.classes_]] = fitted.intercept_.min()
+    return weight, bias
