@@ -12,7 +12,7 @@ from lorat.training.inputs import IGNORED, Item, collate, labelled_items, tagged
 from lorat.training.loop import METRIC, History, arguments, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import entity_scores, label_scores, multi_label_scores
-from lorat.training.start import start
+from lorat.training.start import END_C, fit_head, start
 from lorat.training.work import Work
 
 Compute = Callable[[Any], dict[str, float]]
@@ -42,7 +42,10 @@ def train_head(
         compute_metrics=dev_score(data),
         optimizers=(optimizer(model, how), None),
     )
-    return model, run(trainer, how, work)
+    history = run(trainer, how, work)
+    if data.kind != "tags":  # a head that was trained all along is too sure of texts that belong to no label
+        fit_head(model, train, len(data.labels), END_C)
+    return model, history
 
 
 def _wrap(how: Hyperparameters, data: TrainingData, directory: Any, base: Base) -> LoRAT:

@@ -1,4 +1,4 @@
-"""Where the training of a head starts: not at random, but at what the frozen base knows.
+"""Where the training of a head starts and ends: as a logistic regression on what it reads.
 
 A head that starts at random takes epochs to grow, while the adapter learns to please it: so it starts as a logistic
 regression (linear probing first: arXiv 2202.10054). Where it reads one vector a text, that is the one of [CLS], while
@@ -27,8 +27,8 @@ from lorat.training.inputs import IGNORED, Item, collate
 from lorat.training.loop import EVAL_BATCH, optimizer
 from lorat.training.plan import Hyperparameters
 
-HEAD_C = 10.0
-"""Inverse regularisation of the logistic regression that a head starts as."""
+START_C, END_C = 10.0, 3.0
+"""Inverse regularisation of the logistic regressions that a head starts as, and ends as."""
 TAUGHT = 0.2
 """Steps for [CLS], as a share of the run's."""
 
@@ -41,7 +41,7 @@ def start(model: LoRAT, items: Sequence[Item], labels: int, base: Base, how: Hyp
     tags = model.task == "token_classification"
     if not tags and base.recipe.pooling == ("mean",) and not base.recipe.dense:
         teach_first_token(model, items, MultiLoRAT(base, slots=1), how, seed)
-    _fit(model, items, labels, tags)
+    fit_head(model, items, labels, START_C)
 
 
 def teach_first_token(
@@ -95,29 +95,32 @@ def _features(model: LoRAT, items: Sequence[Item], tags: bool) -> list[Tensor]:
     return found
 
 
-def _fit(model: LoRAT, items: Sequence[Item], labels: int, tags: bool) -> None:
+def fit_head(model: LoRAT, items: Sequence[Item], labels: int, c: float) -> None:
     """Let the head be a logistic regression on what it reads. Raises ConfigError where that is not finite."""
+    tags = model.task == "token_classification"
     features = _features(model, items, tags)
     if not all(row.isfinite().all() for row in features):
-        raise ConfigError("training diverged at its start: lower the learning rate")
+        raise ConfigError("training diverged: lower the learning rate")
     if tags:
         marks = [torch.tensor(item["labels"]) for item in items]
         x = torch.cat([row[mark != IGNORED] for row, mark in zip(features, marks, strict=True)]).numpy()
         y = torch.cat([mark[mark != IGNORED] for mark in marks]).numpy()
     else:
         x, y = torch.stack(features).numpy(), np.array([item["labels"] for item in items])
-    weight, bias = fit_head(x, y, labels)
+    weight, bias = logistic_regression(x, y, labels, c)
     with torch.no_grad():
         model.model.classifier.weight.copy_(torch.from_numpy(weight))
         model.model.classifier.bias.copy_(torch.from_numpy(bias))
 
 
-def fit_head(x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], labels: int) -> tuple[Any, Any]:
-    """Weight (labels, hidden) and bias (labels,) of a logistic regression. y: (rows,), or (rows, labels) of 0 and 1."""
+def logistic_regression(
+    x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], labels: int, c: float
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Weight (labels, hidden) and bias (labels,). x: (rows, hidden). y: (rows,), or (rows, labels) of 0 and 1."""
     from sklearn.linear_model import LogisticRegression
 
     def fit(target: Any) -> Any:
-        return LogisticRegression(C=HEAD_C, max_iter=300).fit(x, target)
+        return LogisticRegression(C=c, max_iter=300).fit(x, target)
 
     weight, bias = np.zeros((labels, x.shape[1])), np.zeros(labels)
     if y.ndim == 2:

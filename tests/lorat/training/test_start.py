@@ -10,7 +10,7 @@ from transformers import AutoTokenizer, BertForSequenceClassification, BertForTo
 
 from lorat import LoRAT, load_base
 from lorat.training.plan import Hyperparameters
-from lorat.training.start import HEAD_C, start
+from lorat.training.start import START_C, start
 from tests.lorat.training.conftest import WORDS, base, rows
 
 HOW = Hyperparameters(rank=8, tune="qkovid", epochs=40, batch_size=8, learning_rate=0.01)
@@ -70,7 +70,7 @@ def test_the_head_starts_as_a_logistic_regression_on_what_the_pooler_says(poolin
     model = started(base, items, pooling)
     with torch.no_grad():
         pooled = [model.bert(torch.tensor([item["input_ids"]])).pooler_output[0] for item in items]
-    fitted = LogisticRegression(C=HEAD_C, max_iter=300).fit(torch.stack(pooled), [item["labels"] for item in items])
+    fitted = LogisticRegression(C=START_C, max_iter=300).fit(torch.stack(pooled), [item["labels"] for item in items])
     odds = (model.model.classifier(torch.stack(pooled)) @ torch.tensor([-1.0, 1.0])).detach().numpy()
     assert np.allclose(odds, fitted.decision_function(torch.stack(pooled)), atol=0.05)  # it is solved to so much
 
