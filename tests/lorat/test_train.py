@@ -9,15 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import BertModel
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
 
 import lorat
 from lorat.base import load_base
 from lorat.files.adapter_file import read_adapter
 from lorat.train import main
+from lorat.training.start import END_C
 from tests.lorat.training.conftest import base, directory_of, positive, rows, scored, several, tagged, write
 from tests.lorat.training.killed import kill_while_training
 
@@ -60,6 +62,23 @@ def test_classify_writes_what_is_read_and_served(data, base, tmp_path, capsys):
     right = [max(score, key=score.__getitem__) == row["label"] for score, row in zip(scores, rows(60, 12), strict=True)]
     assert sum(right) >= 10
     assert f"kinds: accuracy {sum(right) / 12:.4f}" in capsys.readouterr().out
+
+
+def test_a_head_of_texts_ends_as_a_logistic_regression_on_the_trained_adapter(data, base, tmp_path):
+    assert run(data, base, tmp_path / "kinds") == 0
+    wrapped = BertForSequenceClassification.from_pretrained(base, num_labels=2)
+    model = lorat.LoRAT.from_pretrained(wrapped, tmp_path / "kinds").eval()
+    made = [json.loads(line) for line in (data / "train.jsonl").read_text("utf-8").splitlines()]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    with torch.no_grad():
+        pooled = torch.cat([model.bert(**tokenizer(row["text"], return_tensors="pt")).pooler_output for row in made])
+        logits = model.model.classifier(pooled)
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    fitted = linear_model.LogisticRegression(C=END_C, max_iter=300).fit(pooled, [row["label"] for row in made])
+    assert list(fitted.classes_) == ["animal", "colour"]
+    assert np.allclose(
+        logits[:, 1] - logits[:, 0], fitted.decision_function(pooled), atol=0.05
+    )  # it is solved to so much
 
 
 def test_several_labels_a_text_train_independent_labels(base, tmp_path, capsys):

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 from transformers import AutoTokenizer, BertForSequenceClassification, BertForTokenClassification, BertModel
 
 from lorat import LoRAT, load_base
@@ -14,6 +13,7 @@ from lorat.training.start import START_C, start
 from tests.lorat.training.conftest import WORDS, base, rows
 
 HOW = Hyperparameters(rank=8, tune="qkovid", epochs=40, batch_size=8, learning_rate=0.01)
+linear_model = pytest.importorskip("sklearn.linear_model")  # of lorat[train]
 __all__ = ["base"]
 
 
@@ -70,7 +70,9 @@ def test_the_head_starts_as_a_logistic_regression_on_what_the_pooler_says(poolin
     model = started(base, items, pooling)
     with torch.no_grad():
         pooled = [model.bert(torch.tensor([item["input_ids"]])).pooler_output[0] for item in items]
-    fitted = LogisticRegression(C=START_C, max_iter=300).fit(torch.stack(pooled), [item["labels"] for item in items])
+    fitted = linear_model.LogisticRegression(C=START_C, max_iter=300).fit(
+        torch.stack(pooled), [item["labels"] for item in items]
+    )
     odds = (model.model.classifier(torch.stack(pooled)) @ torch.tensor([-1.0, 1.0])).detach().numpy()
     assert np.allclose(odds, fitted.decision_function(torch.stack(pooled)), atol=0.05)  # it is solved to so much
 
