@@ -10,7 +10,7 @@ split, beside the frozen base. What only training needs is imported when it is u
     training/plan.py      what a run is told, and its defaults; command.py: its command line
     training/data.py      the rows, checked; files.py reads them
     training/work.py      the run's directory: going on after a kill, nothing half-written
-    training/heads.py     the training of heads; start.py where it starts
+    training/heads.py     the training of heads; start.py where they start and end
     training/pairs.py     that of embeddings; loop.py what both share
     training/measure.py   answers and scores; answers.py who is asked
     training/report.py    the pictures; card.py the model card

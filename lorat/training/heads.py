@@ -12,7 +12,7 @@ from lorat.training.inputs import IGNORED, Item, collate, labelled_items, tagged
 from lorat.training.loop import METRIC, History, arguments, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import entity_scores, label_scores, multi_label_scores
-from lorat.training.start import END_C, fit_head, start
+from lorat.training.start import finish, start
 from lorat.training.work import Work
 
 Compute = Callable[[Any], dict[str, float]]
@@ -43,8 +43,7 @@ def train_head(
         optimizers=(optimizer(model, how), None),
     )
     history = run(trainer, how, work)
-    if data.kind != "tags":  # a head that was trained all along is too sure of texts that belong to no label
-        fit_head(model, train, len(data.labels), END_C)
+    finish(model, train, len(data.labels))
     return model, history
 
 

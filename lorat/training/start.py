@@ -41,7 +41,13 @@ def start(model: LoRAT, items: Sequence[Item], labels: int, base: Base, how: Hyp
     tags = model.task == "token_classification"
     if not tags and base.recipe.pooling == ("mean",) and not base.recipe.dense:
         teach_first_token(model, items, MultiLoRAT(base, slots=1), how, seed)
-    fit_head(model, items, labels, START_C)
+    _fit(model, items, labels, START_C)
+
+
+def finish(model: LoRAT, items: Sequence[Item], labels: int) -> None:
+    """Fit a head of texts once more: one that was trained all along is too sure of texts that belong to no label."""
+    if model.task != "token_classification":
+        _fit(model, items, labels, END_C)
 
 
 def teach_first_token(
@@ -57,8 +63,7 @@ def teach_first_token(
     for batch in tqdm(_batches(items, how.batch_size, steps, seed), "[CLS]", steps, unit="step", file=sys.stderr):
         wanted = torch.stack(teacher.forward([Row(Tokens(item["input_ids"]), None) for item in batch]))
         said = _encoded(model, batch).last_hidden_state[:, 0]
-        loss = F.mse_loss(said, wanted.to(said.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(F.mse_loss(said, wanted.to(said.device)))
         learner.step()
         schedule.step()
         learner.zero_grad()
@@ -95,7 +100,7 @@ def _features(model: LoRAT, items: Sequence[Item], tags: bool) -> list[Tensor]:
     return found
 
 
-def fit_head(model: LoRAT, items: Sequence[Item], labels: int, c: float) -> None:
+def _fit(model: LoRAT, items: Sequence[Item], labels: int, c: float) -> None:
     """Let the head be a logistic regression on what it reads. Raises ConfigError where that is not finite."""
     tags = model.task == "token_classification"
     features = _features(model, items, tags)
@@ -107,13 +112,13 @@ def fit_head(model: LoRAT, items: Sequence[Item], labels: int, c: float) -> None
         y = torch.cat([mark[mark != IGNORED] for mark in marks]).numpy()
     else:
         x, y = torch.stack(features).numpy(), np.array([item["labels"] for item in items])
-    weight, bias = logistic_regression(x, y, labels, c)
+    weight, bias = _regression(x, y, labels, c)
     with torch.no_grad():
         model.model.classifier.weight.copy_(torch.from_numpy(weight))
         model.model.classifier.bias.copy_(torch.from_numpy(bias))
 
 
-def logistic_regression(
+def _regression(
     x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], labels: int, c: float
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Weight (labels, hidden) and bias (labels,). x: (rows, hidden). y: (rows,), or (rows, labels) of 0 and 1."""

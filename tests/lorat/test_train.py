@@ -76,9 +76,8 @@ def test_a_head_of_texts_ends_as_a_logistic_regression_on_the_trained_adapter(da
     linear_model = pytest.importorskip("sklearn.linear_model")
     fitted = linear_model.LogisticRegression(C=END_C, max_iter=300).fit(pooled, [row["label"] for row in made])
     assert list(fitted.classes_) == ["animal", "colour"]
-    assert np.allclose(
-        logits[:, 1] - logits[:, 0], fitted.decision_function(pooled), atol=0.05
-    )  # it is solved to so much
+    odds = logits[:, 1] - logits[:, 0]
+    assert np.allclose(odds, fitted.decision_function(pooled), atol=0.05)  # it is solved to so much
 
 
 def test_several_labels_a_text_train_independent_labels(base, tmp_path, capsys):
