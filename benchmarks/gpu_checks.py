@@ -80,14 +80,14 @@ def _delta(ranks: Sequence[int], dtype: torch.dtype, seed: int) -> Delta:
     for position, rank in enumerate(ranks):
         if rank:
             b = torch.randn(rank, _TALL, generator=generator).to(dtype)
-            parts.append(Part(slice(start, start + rank), slice(position * _TALL, (position + 1) * _TALL), b))
+            parts.append(Part((start, start + rank), (position * _TALL, (position + 1) * _TALL), b))
             start += rank
     a = (torch.randn(_WIDE, start, generator=generator) / _WIDE**0.5).to(dtype)
-    return Delta(a, tuple(parts), torch.randn(3 * _TALL, generator=generator).to(dtype) if seed % 2 else None)
+    return Delta(a, parts, torch.randn(3 * _TALL, generator=generator).to(dtype) if seed % 2 else None)
 
 
 def _moved(delta: Delta, device: str) -> Delta:
-    parts = tuple(Part(part.ranks, part.columns, part.b.to(device)) for part in delta.parts)
+    parts = [Part(part.ranks, part.columns, part.b.to(device)) for part in delta.parts]
     return Delta(delta.a.to(device), parts, None if delta.bias is None else delta.bias.to(device))
 
 

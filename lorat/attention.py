@@ -5,8 +5,7 @@ operations does not grow with the number of sequences, and little is computed fo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,19 +18,27 @@ _NOBODY = -1
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
-@dataclass(frozen=True)
-class _Group:
+class Group(NamedTuple):
     """Blocks of one width.
 
-    places: theirs among all places of the batch, a place being a head's share of a token.
-    shape: (blocks * heads, width).
-    bias: keys by queries, broadcast to (blocks * heads, width, width): 0 where a query sees a key, else -inf;
-    None where every query sees all keys.
+    start: of their places among all of the batch, a place being a head's share of a token.
+    blocks: times heads. bias: keys by queries, broadcast to (blocks, width, width): 0 where a query sees a key,
+    else -inf; None where every query sees all keys.
     """
 
-    places: slice
-    shape: tuple[int, int]
+    start: int
+    blocks: int
+    width: int
     bias: Tensor | None
+
+
+class Blocks(NamedTuple):
+    """Where the sequences of a batch lie. sources: rows of qkv for each place; targets: places of each row."""
+
+    heads: int
+    sources: Tensor
+    targets: Tensor
+    groups: list[Group]
 
 
 class BlockAttention:
@@ -43,8 +50,7 @@ class BlockAttention:
         """lengths: tokens of each sequence. tokens: of the batch, where some of no sequence follow."""
         sizes = np.asarray(lengths)
         widths = _WIDTHS[np.searchsorted(_WIDTHS, sizes.clip(max=_WIDTHS[-1]))].clip(sizes)
-        self._heads = heads
-        self._groups: list[_Group] = []
+        groups: list[Group] = []
         sources, targets, end = [], np.zeros((tokens or sizes.sum(), heads), dtype=np.int64), 0
         for width in np.unique(widths):
             rows, owners = _lay_into_blocks(sizes, np.flatnonzero(widths == width), int(width))
@@ -53,24 +59,34 @@ class BlockAttention:
             targets[rows[real]] = places.transpose(0, 2, 1)[real]
             sources.append(_sources(rows, heads))
             bias = _bias(owners, heads, dtype, device)
-            self._groups.append(_Group(slice(end, end + places.size), (len(rows) * heads, int(width)), bias))
+            groups.append(Group(end, len(rows) * heads, int(width), bias))
             end += places.size
-        self._sources = torch.from_numpy(np.concatenate(sources)).to(device)
-        self._targets = torch.from_numpy(targets.reshape(-1)).to(device)
+        self.blocks = Blocks(
+            heads,
+            torch.from_numpy(np.concatenate(sources)).to(device),
+            torch.from_numpy(targets.reshape(-1)).to(device),
+            groups,
+        )
 
     def __call__(self, qkv: Tensor) -> Tensor:
         """qkv (tokens, 3 * hidden): queries, values and keys side by side. Returns (tokens, hidden).
 
         A token of no sequence gets what stands first: a number, but no answer.
         """
-        size = qkv.shape[1] // (3 * self._heads)
-        gathered = qkv.view(-1, size).index_select(0, self._sources)
-        attended = qkv.new_empty(len(gathered) // 3, size)
-        for group in self._groups:
-            start, stop = group.places.start, group.places.stop
-            query, value, key = gathered[3 * start : 3 * stop].view(3, *group.shape, size)
-            _attend(query, key, value, group.bias, attended[start:stop].view(*group.shape, size))
-        return attended.index_select(0, self._targets).view(len(qkv), -1)
+        return attend(qkv, self.blocks)
+
+
+def attend(qkv: Tensor, blocks: Blocks) -> Tensor:
+    """As `BlockAttention` says."""
+    size = qkv.shape[1] // (3 * blocks.heads)
+    gathered = qkv.view(-1, size).index_select(0, blocks.sources)
+    attended = torch.empty([len(gathered) // 3, size], dtype=qkv.dtype, device=qkv.device)
+    for group in blocks.groups:
+        start, stop = group.start, group.start + group.blocks * group.width
+        parts = gathered[3 * start : 3 * stop].view(3, group.blocks, group.width, size)
+        out = attended[start:stop].view(group.blocks, group.width, size)
+        _attend_in_group(parts[0], parts[2], parts[1], group.bias, out)
+    return attended.index_select(0, blocks.targets).view(len(qkv), -1)
 
 
 def _lay_into_blocks(sizes: Integers, members: Integers, width: int) -> tuple[Integers, Integers]:
@@ -120,12 +136,13 @@ def _bias(owners: Integers, heads: int, dtype: torch.dtype, device: torch.device
     return bias.repeat_interleave(heads, 0).to(device)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, out: Tensor) -> None:
+def _attend_in_group(query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, out: Tensor) -> None:
     """(batch, width, size) each, `out` written. Scores stand keys by queries and have the tensors' own dtype.
 
     On a CPU two batched products take half the time of PyTorch's fused kernel. In this order of the scores the
     softmax runs down the columns, many at once.
     """
-    given, beta = (query.new_empty(1, 1, 1), 0) if bias is None else (bias, 1)
+    given = torch.zeros([1, 1, 1], dtype=query.dtype, device=query.device) if bias is None else bias
+    beta = 0 if bias is None else 1
     scores = torch.baddbmm(given, key, query.transpose(1, 2), beta=beta, alpha=query.shape[2] ** -0.5)
     torch.bmm(scores.softmax(1).transpose(1, 2), value, out=out)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_LEAST_STEP, _STEPS = 4, 16  # of numbers of rows: multiples of 4, and 16 of them between a power of two and the next
+OPERATORS = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+"""Whether torch was built with oneDNN's."""
 _LAYOUT_ROWS = 1024  # the number of rows that the layout is chosen for; it serves others as well
 
 
@@ -24,8 +25,7 @@ def lay_out(weight: Tensor) -> Tensor:
 
 
 def _can_lay_out(weight: Tensor) -> bool:
-    known = hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    return known and weight.device.type == "cpu" and computes(weight.dtype)
+    return OPERATORS and weight.device.type == "cpu" and computes(weight.dtype)
 
 
 def computes(dtype: torch.dtype) -> bool:
@@ -45,8 +45,10 @@ def plain(weight: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x W^T + b. x (rows, in), `weight` as `lay_out` left it, bias (out,)."""
-    if not weight.is_mkldnn:
-        return F.linear(x, weight, bias)
+    return _laid_out_linear(x, weight, bias) if weight.is_mkldnn else F.linear(x, weight, bias)
+
+
+def _laid_out_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return y
 
@@ -57,5 +59,8 @@ def round_rows(rows: int) -> int:
     The matrix library makes code for every shape that it meets, a millisecond and some 600 KB each, and keeps a
     thousand: with round numbers it soon has met them all.
     """
-    step = max(_LEAST_STEP, (1 << max(rows - 1, 1).bit_length() - 1) // _STEPS)
-    return -(-rows // step) * step
+    power = 1
+    while 2 * power < rows:
+        power *= 2
+    step = max(4, power // 16)  # 16 steps between a power of two and the next
+    return (rows + step - 1) // step * step

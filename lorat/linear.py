@@ -33,26 +33,31 @@ class FrozenLinear(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """(rows, in), perhaps float32, to (rows, out): Wx + b and what each row's adapter adds; activated."""
-        rounded = x.to(self.bias.dtype)
         merged = routing.merged(self.key)
-        y = self._with_merged(rounded, merged) if merged else linear(rounded, self.laid_out, self.bias)
+        y = products(x.to(self.bias.dtype), self.laid_out, self.bias, merged)
         routing.add_deltas(self.key, y, x)
         return self._activation(y) if self._activation else y
 
-    def _with_merged(self, x: Tensor, merged: list[Merged]) -> Tensor:
-        """Segments with a merged weight are one product each; what lies between them is the base's."""
-        parts, done = [], 0
-        for segment in [*merged, Merged(len(x), len(x), self.laid_out, None)]:
-            for part in (Merged(done, segment.start, self.laid_out, None), segment):
-                if part.start < part.stop:
-                    parts.append(self._part(x, part))
-            done = segment.stop
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _part(self, x: Tensor, part: Merged) -> Tensor:
-        """The rows of one weight; a round number of rows is computed, with neighbours that are let go."""
-        rows = min(round_rows(part.stop - part.start), len(x))
-        first = min(part.start, len(x) - rows)
-        bias = self.bias if part.bias is None else self.bias + part.bias
-        y = linear(x[first : first + rows], part.weight, bias)
-        return y[part.start - first : part.stop - first]
+def products(x: Tensor, weight: Tensor, bias: Tensor, merged: list[Merged]) -> Tensor:
+    """Wx + b; segments with a merged weight are one product each, what lies between them is the base's."""
+    if not merged:
+        return linear(x, weight, bias)
+    parts: list[Tensor] = []
+    done = 0
+    for segment in merged:
+        if done < segment.start:
+            parts.append(_rows(x, done, segment.start, weight, bias))
+        own = segment.bias
+        parts.append(_rows(x, segment.start, segment.stop, segment.weight, bias if own is None else bias + own))
+        done = segment.stop
+    if done < len(x):
+        parts.append(_rows(x, done, len(x), weight, bias))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _rows(x: Tensor, start: int, stop: int, weight: Tensor, bias: Tensor) -> Tensor:
+    """Wx + b of some rows; a round number of rows is computed, with neighbours that are let go."""
+    rows = min(round_rows(stop - start), len(x))
+    first = min(start, len(x) - rows)
+    return linear(x[first : first + rows], weight, bias)[start - first : stop - first]

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lorat.adapter import Adapter
-from lorat.attention import BlockAttention
 from lorat.base import Base, load_base
+from lorat.cpu.encoder import Encoder
 from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import MAX_RANK, read_adapter
 from lorat.fingerprint import fingerprint
@@ -41,6 +41,7 @@ class MultiLoRAT:
         self._base_pooler = self._model.pooler
         self._longest = self._model.longest
         self.slots = Slots({linear.key: linear for linear in self._model.groups()}, slots)
+        self._encode = Encoder(self._model)
         self._gpu = self._on_gpu() if self.device.type == "cuda" else None
         settle(self.device)
 
@@ -122,7 +123,7 @@ class MultiLoRAT:
         """Answers by position, of rows in the order of a batch."""
         batch = pack([row.tokens.ids for row in rows], [row.tokens.types for row in rows], self.device)
         ends = [*batch.offsets[:-1], len(batch.ids)]  # the last one's weights also take the rows of no sequence
-        hidden = self._encode(batch, Routing.of([row.slot for row in rows], ends))
+        hidden = self._encode(batch, Routing.of([row.slot for row in rows], ends))[: batch.offsets[-1]]
         return self._finish(hidden, batch, rows, heads)
 
     def _check(self, row: Row) -> LoadedHead | None:
@@ -139,12 +140,6 @@ class MultiLoRAT:
         if row.slot is None or row.task != row.slot.adapter.task:
             raise NoHeadError(f"no head for {row.task}: choose an adapter that was trained for it")
         return row.slot.head
-
-    def _encode(self, batch: PackedBatch, routing: Routing) -> Tensor:
-        """(tokens, hidden): the last hidden states of the sequences of a packed batch."""
-        attention = BlockAttention(batch.lengths, self._model.heads, self.device, self.dtype, len(batch.ids))
-        hidden: Tensor = self._model(batch.ids, batch.positions, batch.types, attention, routing)
-        return hidden[: batch.offsets[-1]]
 
     def _finish(
         self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], heads: Sequence[LoadedHead | None]

@@ -1,12 +1,14 @@
 """A BERT over packed rows, each row with its own adapter."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lorat.activation import ACTIVATIONS, activate
 from lorat.adapter import Linear
 from lorat.errors import BaseError
 from lorat.linear import Activation, FrozenLinear
@@ -38,7 +40,8 @@ class PackedBert(nn.Module):
         for name in ("word", "position", "token_type"):
             self.register_buffer(name, weights[f"embeddings.{name}_embeddings.weight"])
         self.norm = Norm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
-        activation = _activation(config.hidden_act, self.word.device)
+        self.activation = _known(config.hidden_act)
+        activation = _activation(self.activation, self.word.device)
         self.layers = nn.ModuleList(
             PackedLayer(weights, index, activation, config.layer_norm_eps) for index in range(config.num_hidden_layers)
         )
@@ -128,7 +131,7 @@ class Norm(nn.Module):
 
     def __init__(self, weights: Weights, module: str, epsilon: float) -> None:
         super().__init__()
-        self._epsilon = epsilon
+        self.epsilon = epsilon
         for name in ("weight", "bias"):
             given = weights[f"{module}.{name}"]
             self.register_buffer(name, given if given.is_cuda else given.float())
@@ -138,31 +141,30 @@ class Norm(nn.Module):
         if x.is_cuda and residual is not None:
             from lorat.ops import triton  # a CPU has no Triton
 
-            return triton.add_norm(x, residual, self.weight, self.bias, self._epsilon)
-        x = x.to(self.weight.dtype)
-        total = x if residual is None else x.add_(residual)
-        return F.layer_norm(total, self.weight.shape, self.weight, self.bias, self._epsilon)
+            return triton.add_norm(x, residual, self.weight, self.bias, self.epsilon)
+        return norm(x, residual, self.weight, self.bias, self.epsilon)
+
+
+def norm(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    """As `Norm`, in the weight's dtype."""
+    total = x.to(weight.dtype)
+    if residual is not None:
+        total.add_(residual)
+    return F.layer_norm(total, weight.shape, weight, bias, epsilon)
 
 
 def _linear(weights: Weights, module: str) -> Linear:
     return Linear(weights[f"{module}.weight"], weights[f"{module}.bias"])
 
 
+def _known(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise BaseError(f"the base's hidden_act {name!r} is unknown: it may be {', '.join(ACTIVATIONS)}")
+    return name
+
+
 def _activation(name: str, device: torch.device) -> Activation:
-    if name == "gelu":
-        return _gelu_on_gpu if device.type == "cuda" else _gelu
-    from transformers.activations import ACT2FN  # slow to import, and BERTs have gelu
-
-    if name not in ACT2FN:
-        raise BaseError(f"the base's hidden_act {name!r} is unknown: transformers has {sorted(ACT2FN)}")
-    activation: Activation = ACT2FN[name]
-    return activation
-
-
-def _gelu(y: Tensor) -> Tensor:
-    """In place. oneDNN would do it inside the product, which takes longer in bfloat16, and as long in float32."""
-    written: Tensor = torch.ops.aten.gelu_(y)
-    return written
+    return _gelu_on_gpu if name == "gelu" and device.type == "cuda" else partial(activate, name=name)
 
 
 def _gelu_on_gpu(y: Tensor) -> Tensor:

@@ -6,9 +6,8 @@ A slot's tensors are made once, when its adapter is loaded, and never written ag
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -37,18 +36,18 @@ GROUPS: dict[str, tuple[str, ...]] = {
 _JOINED_RANK = 32
 
 
-@dataclass(frozen=True)
-class Part:
-    """The share of a group's neighbouring targets: rows of the stacked A, columns of the group's output, and B."""
+class Part(NamedTuple):
+    """The share of a group's neighbouring targets: rows of the stacked A, columns of the group's output, and B.
 
-    ranks: slice
-    columns: slice
+    ranks, columns: the first, and the one after the last. b: (rank, out of the target): scaling * B, transposed.
+    """
+
+    ranks: tuple[int, int]
+    columns: tuple[int, int]
     b: Tensor
-    """(rank, out of the target): scaling * B, transposed."""
 
 
-@dataclass(frozen=True)
-class Delta:
+class Delta(NamedTuple):
     """What an adapter adds to one group: y[:, columns] += (x A^T)[:, ranks] b, then `bias` on all of y.
 
     a: (in, sum of ranks): the A of the group's targets, stacked and transposed.
@@ -56,7 +55,7 @@ class Delta:
     """
 
     a: Tensor
-    parts: tuple[Part, ...]
+    parts: list[Part]
     bias: Tensor | None
 
 
@@ -179,28 +178,28 @@ def _stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
     for position, lora in enumerate(chosen):
         if lora is None:
             continue
-        columns = slice(position * width, (position + 1) * width)
+        columns = position * width, (position + 1) * width
         padding = _padded(lora.rank) - lora.rank
         b = F.pad((lora.b * lora.scaling).T, (0, 0, 0, padding))
-        parts.append(Part(slice(rank, rank + len(b)), columns, b))
+        parts.append(Part((rank, rank + len(b)), columns, b))
         stacked.append(F.pad(lora.a, (0, 0, 0, padding)))
         rank += len(b)
         if lora.bias is not None:
-            bias[columns] = lora.bias.to(bias) - linear.bias[columns].float()
+            bias[slice(*columns)] = lora.bias.to(bias) - linear.bias[slice(*columns)].float()
     kept = linear.bias.device, linear.bias.dtype if linear.bias.is_cuda else torch.float32  # lorat.ops.torch says why
     a = torch.cat(stacked).T.contiguous().to(*kept)
     parts = [Part(part.ranks, part.columns, part.b.contiguous().to(*kept)) for part in _joined(parts)]
-    return Delta(a, tuple(parts), bias.to(linear.bias) if bias.any() else None)
+    return Delta(a, parts, bias.to(linear.bias) if bias.any() else None)
 
 
 def _joined(parts: list[Part]) -> list[Part]:
     """Neighbours of small rank as one part with a block-diagonal B: one product costs less than several."""
     first, last = parts[0], parts[-1]
-    gapless = all(before.columns.stop == after.columns.start for before, after in pairwise(parts))
-    if not gapless or last.ranks.stop > _JOINED_RANK:
+    gapless = all(before.columns[1] == after.columns[0] for before, after in pairwise(parts))
+    if not gapless or last.ranks[1] > _JOINED_RANK:
         return parts
     b: Tensor = torch.block_diag(*(part.b for part in parts))  # type: ignore[no-untyped-call]
-    return [Part(slice(0, last.ranks.stop), slice(first.columns.start, last.columns.stop), b)]
+    return [Part((0, last.ranks[1]), (first.columns[0], last.columns[1]), b)]
 
 
 def _padded(rank: int) -> int:
@@ -210,5 +209,6 @@ def _padded(rank: int) -> int:
 def _merge(weight: Tensor, delta: Delta) -> Tensor:
     merged = weight.clone()
     for part in delta.parts:
-        merged[part.columns] = merged_weight(weight[part.columns], delta.a[:, part.ranks].T, part.b.T)
+        columns = slice(*part.columns)
+        merged[columns] = merged_weight(weight[columns], delta.a[:, slice(*part.ranks)].T, part.b.T)
     return lay_out(merged)

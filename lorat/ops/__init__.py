@@ -4,8 +4,6 @@
 loop that every other way is held against; `torch` is what runs on a CPU, `triton` on a GPU.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from lorat.ops.torch import lora_delta as products
@@ -14,7 +12,7 @@ from lorat.slots import Delta
 __all__ = ["lora_delta"]
 
 
-def lora_delta(y: Tensor, x: Tensor, segments: Sequence[tuple[int, int, Delta]]) -> None:
+def lora_delta(y: Tensor, x: Tensor, segments: list[tuple[int, int, Delta]]) -> None:
     """y[row, columns] += B (A x[row]) for each row of each segment, in place; see `lorat.ops.reference`."""
     if y.is_cuda:
         from lorat.ops import triton  # a CPU has no Triton

@@ -17,8 +17,8 @@ def lora_delta(y: Tensor, x: Tensor, segments: Sequence[tuple[int, int, Delta]])
         for row in range(start, stop):
             total = y[row].float()
             for part in delta.parts:
-                shrunk = delta.a[:, part.ranks].float().T @ x[row].float()
-                total[part.columns] += part.b.float().T @ shrunk
+                shrunk = delta.a[:, slice(*part.ranks)].float().T @ x[row].float()
+                total[slice(*part.columns)] += part.b.float().T @ shrunk
             if delta.bias is not None:
                 total += delta.bias.float()
             y[row] = total.to(y.dtype)

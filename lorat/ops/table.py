@@ -47,7 +47,7 @@ class Table:
         fields = np.zeros((layers, len(GROUPS), FIELDS), dtype=np.int64)
         for (layer, group), delta in deltas.items():
             fields[layer, _GROUPS[group]] = _entry(delta)
-        sizes = [n for d in deltas.values() for p in d.parts for n in (p.ranks.start, *p.b.shape, p.columns.start)]
+        sizes = [n for d in deltas.values() for p in d.parts for n in (p.ranks[0], *p.b.shape, p.columns[0])]
         ranks = [delta.a.shape[1] for delta in deltas.values()]
         return cls(
             fields=torch.from_numpy(fields.reshape(-1)).to(device),  # from pageable memory: waited for
@@ -69,5 +69,5 @@ def _entry(delta: Delta) -> list[int]:
     assert all(tensor.is_contiguous() for tensor in tensors)
     entry = [delta.a.shape[1], delta.a.data_ptr(), 0 if delta.bias is None else delta.bias.data_ptr()]
     for part in delta.parts:
-        entry += [part.b.data_ptr(), part.ranks.start, part.b.shape[0], part.columns.start, part.b.shape[1]]
+        entry += [part.b.data_ptr(), part.ranks[0], part.b.shape[0], part.columns[0], part.b.shape[1]]
     return entry + [0] * (FIELDS - len(entry))

@@ -3,25 +3,25 @@
 On a CPU it is fastest with A and B in float32, whatever x and y are: a small product in bfloat16 lays B out each time.
 """
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from lorat.slots import Delta
 
 
-def lora_delta(y: Tensor, x: Tensor, segments: Sequence[tuple[int, int, Delta]]) -> None:
+def lora_delta(y: Tensor, x: Tensor, segments: list[tuple[int, int, Delta]]) -> None:
     """y[start:stop, columns] += (x[start:stop] A^T)[:, ranks] B^T for each segment, in place.
 
-    y: (rows, out), written. x: (rows, in), of y's dtype. segments: (start, stop, delta), not overlapping;
-    rows outside them stay as they are. What is added is computed in the delta's dtype.
+    y: (rows, out), written. x: (rows, in). segments: (start, stop, delta), not overlapping; rows outside them stay
+    as they are. What is added is computed in the delta's dtype.
     """
     for start, stop, delta in segments:
         shrunk = x[start:stop].to(delta.a.dtype) @ delta.a
         for part in delta.parts:
-            _add_product(y[start:stop, part.columns], shrunk[:, part.ranks], part.b)
-        if delta.bias is not None:
-            y[start:stop] += delta.bias
+            columns = y[start:stop, part.columns[0] : part.columns[1]]
+            _add_product(columns, shrunk[:, part.ranks[0] : part.ranks[1]], part.b)
+        bias = delta.bias
+        if bias is not None:
+            y[start:stop].add_(bias)
 
 
 def _add_product(y: Tensor, shrunk: Tensor, b: Tensor) -> None:

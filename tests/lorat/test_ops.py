@@ -20,11 +20,11 @@ def delta(ranks, generator, bias=False):
     parts, start = [], 0
     for position, rank in enumerate(ranks):
         if rank:
-            columns = slice(position * WIDTH, (position + 1) * WIDTH)
-            parts.append(Part(slice(start, start + rank), columns, torch.randn(rank, WIDTH, generator=generator)))
+            columns = position * WIDTH, (position + 1) * WIDTH
+            parts.append(Part((start, start + rank), columns, torch.randn(rank, WIDTH, generator=generator)))
             start += rank
     a = torch.randn(IN, start, generator=generator) / IN**0.5
-    return Delta(a, tuple(parts), torch.randn(TARGETS * WIDTH, generator=generator) if bias else None)
+    return Delta(a, parts, torch.randn(TARGETS * WIDTH, generator=generator) if bias else None)
 
 
 def segments(mix, rows, generator):
@@ -97,7 +97,7 @@ def test_the_kernels_sum_up_wide_inputs_and_high_ranks_in_parts(device, monkeypa
     use_kernels(device, monkeypatch)
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2100, 256, generator=generator) / 50, torch.randn(256, 200, generator=generator)
-    made = Delta(a, (Part(slice(0, 256), slice(40, 240), b),), torch.randn(300, generator=generator))
+    made = Delta(a, [Part((0, 256), (40, 240), b)], torch.randn(300, generator=generator))
     x, y = torch.randn(37, 2100, generator=generator), torch.randn(37, 300, generator=generator)
     got, expected = y.to(device, copy=True), y.clone()
     triton.lora_delta(got, x.to(device), [(3, 36, cast(made, torch.float32, device))])
@@ -176,5 +176,5 @@ def test_tiles_cover_each_segment_once(gaps):
 
 
 def cast(made, kind, device="cpu"):
-    parts = tuple(Part(part.ranks, part.columns, part.b.to(device, kind)) for part in made.parts)
+    parts = [Part(part.ranks, part.columns, part.b.to(device, kind)) for part in made.parts]
     return Delta(made.a.to(device, kind), parts, None if made.bias is None else made.bias.to(device, kind))
