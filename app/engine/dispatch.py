@@ -19,6 +19,7 @@ from app.errors import UnavailableError
 
 EXPRESS = "engine-express"
 _LEAST_TOKENS = 64  # fewer keep the matrix library from its pace
+_LONG_TEXT = 256  # tokens that sentence encoders take at most
 Order = tuple[Callable[[], object], "Future[None]"]
 
 
@@ -34,7 +35,7 @@ class Dispatch:
         self.names = [*self.workers, EXPRESS] if express else self.workers
         self._express_slots = max(1, slots // 8) if express else 0
         self._flood = max_tokens
-        self._little = max_tokens // 4  # tokens that the express takes
+        self._little = max(max_tokens // 4, _LONG_TEXT)  # tokens that the express takes
         self._queue: Queue[Job] = Queue(max_tokens, (slots - self._express_slots) // workers)
         self._orders: deque[Order] = deque()
         self._lock = threading.RLock()

@@ -50,6 +50,14 @@ def test_what_is_due_meanwhile_goes_by_the_express(dispatch):
     assert [(job.adapter, job.size) for job in batch] == [("quiet", 20)]
 
 
+def test_a_text_as_long_as_any_goes_by_the_express_of_small_batches(dispatch):
+    busy(dispatch)
+    thread, taken = waiting(dispatch, EXPRESS)
+    dispatch.put(request("quiet", 256))
+    thread.join(30)
+    assert [(job.adapter, job.size) for job in taken[0][1]] == [("quiet", 256)]
+
+
 def test_the_express_rests_while_a_worker_is_free(dispatch):
     dispatch.put(request("flooding", LONG))
     assert dispatch.next("engine-0")
@@ -159,7 +167,7 @@ def test_workers_come_and_go_while_others_look(dispatch):
 
 
 def test_where_others_have_much_as_well_all_take_turns(dispatch):
-    dispatch.put([*request("flooding", *[20] * 30), *request("busy", *[20] * 7)])
+    dispatch.put([*request("flooding", *[20] * 30), *request("busy", *[20] * 13)])
     assert {job.adapter for job in dispatch.next("engine-0")[1]} == {"flooding", "busy"}
 
 
