@@ -77,7 +77,7 @@ class BlockAttention:
 
 
 def attend(qkv: Tensor, blocks: Blocks) -> Tensor:
-    """As `BlockAttention` says."""
+    """`BlockAttention`'s call, as a function that TorchScript takes."""
     size = qkv.shape[1] // (3 * blocks.heads)
     gathered = qkv.view(-1, size).index_select(0, blocks.sources)
     attended = torch.empty([len(gathered) // 3, size], dtype=qkv.dtype, device=qkv.device)
