@@ -119,7 +119,8 @@ def _loss(task: str, data: TrainingData) -> str:
     if task == "pairs":
         return "CoSENTLoss" if _pairs_kind(data) == "scored" else "MultipleNegativesRankingLoss"
     entropy = "binary cross entropy" if data.multi_label else "cross entropy"
-    return f"{entropy}; the head starts as a logistic regression on the frozen base"
+    where = "starts" if task == "tokens" else "starts and ends"
+    return f"{entropy}; the head {where} as a logistic regression"
 
 
 def _versions(task: str) -> dict[str, str]:

@@ -118,15 +118,20 @@ class Plan:
             if name in self.given or (value is not None and value is not False):
                 words += [_flag(name), *([] if value is True else [_word(value)])]
         words += ["--seed", f"{self.seed}"]
-        words += [word for label in self.leave_out for word in ("--leave-out", label)]
-        words += [word for name, column in self.columns for word in ("--column", f"{name}={column}")]
+        words += [word for label in self.leave_out for word in _text("--leave-out", label)]
+        words += [word for name, column in self.columns for word in _text("--column", f"{name}={column}")]
         if self.base is not None:
             words += ["--base", "BASE" if Path(self.base).is_dir() else self.base]
         return words
 
     def _option(self, name: str) -> list[str]:
         value = getattr(self, name)
-        return [_flag(name), value] if value and value != "not stated" else []
+        return _text(_flag(name), value) if value and value != "not stated" else []
+
+
+def _text(flag: str, value: str) -> list[str]:
+    """An option with a text that may look like another option."""
+    return [f"{flag}={value}"] if value.startswith("-") else [flag, value]
 
 
 def _flag(name: str) -> str:

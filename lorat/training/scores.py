@@ -91,10 +91,18 @@ def pair_scores(first: Array, second: Array, gold: Sequence[float]) -> Scores:
 
 
 def match_scores(first: Array, second: Array) -> Scores:
-    """Each first text searches all second ones; its partner is right: mean reciprocal rank, and found at once."""
-    ranks = []
+    """Each first text searches all second ones; its partner is right: mean reciprocal rank, and found at once.
+
+    first, second: (pairs, dimensions), normalised. Among equals the partner's place is the middle one, so vectors
+    that are all the same find nothing.
+    """
+    above: list[int] = []
+    equal: list[int] = []
     for start in range(0, len(first), _BLOCK):
         similarity = first[start : start + _BLOCK] @ second.T
-        own = similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))]
-        ranks += (1 + (similarity > own[:, None]).sum(axis=1)).tolist()
-    return {"MRR": float(np.mean(1 / np.array(ranks))), "accuracy@1": float(np.mean(np.array(ranks) == 1))}
+        own = similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))][:, None]
+        above += (similarity > own).sum(axis=1).tolist()
+        equal += (similarity == own).sum(axis=1).tolist()
+    better, ties = np.array(above), np.array(equal)
+    ranks = better + (ties + 1) / 2
+    return {"MRR": float(np.mean(1 / ranks)), "accuracy@1": float(np.mean((better == 0) / ties))}
