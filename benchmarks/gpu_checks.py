@@ -11,8 +11,8 @@ from transformers import BertConfig
 
 from benchmarks.made import random_adapter, random_base
 from lorat import MultiLoRAT, Row, Tokens
+from lorat.deltas import Delta, Part
 from lorat.ops import reference, triton
-from lorat.slots import Delta, Part
 from lorat.targets import MODULES
 
 Check = Callable[[str, str, float], dict[str, float]]

@@ -12,8 +12,8 @@ from lorat.config import LoRATConfig, Mode
 from lorat.errors import BaseError, ConfigError
 from lorat.files import loading, saving
 from lorat.files.adapter_file import read_adapter, write_adapter
-from lorat.groups import loraplus_groups
 from lorat.layers import LoRALinear
+from lorat.loraplus import loraplus_groups
 from lorat.targets import BaseShape, Site, choose_layers, parse_tune
 
 _TASKS: dict[str, Task] = {
@@ -170,7 +170,8 @@ class LoRAT(nn.Module):
         by `weight_decay`, biases not at all. For a loop: `AdamW(model.parameter_groups(2e-4))`; for a Trainer:
         `optimizers=(that, None)`. Raises ConfigError for a rate or ratio that is not above 0.
         """
-        return loraplus_groups(self, learning_rate, ratio, head_learning_rate, weight_decay)
+        layers = (layer for _, layer in self.adapted())
+        return loraplus_groups(layers, self.parameters(), learning_rate, ratio, head_learning_rate, weight_decay)
 
     def trainable_parameters(self) -> tuple[int, int]:
         """Number of values that train, and number of all values."""

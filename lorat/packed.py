@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from lorat.activation import ACTIVATIONS, activate
 from lorat.adapter import Linear
+from lorat.deltas import GROUPS
 from lorat.errors import BaseError
 from lorat.linear import Activation, FrozenLinear
 from lorat.routing import Routing
-from lorat.slots import GROUPS
 from lorat.targets import MODULES, POOLER
 
 Attention = Callable[[Tensor], Tensor]

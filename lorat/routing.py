@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from lorat.deltas import Delta
 from lorat.ops import lora_delta
-from lorat.slots import Delta, Slot
+from lorat.slots import Slot
 
 Key = tuple[int, str]
 """(layer, group)"""

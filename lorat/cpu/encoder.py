@@ -13,13 +13,13 @@ from torch import Tensor
 
 from lorat.activation import activate
 from lorat.attention import BlockAttention, Blocks, attend
+from lorat.deltas import Delta
 from lorat.layout import OPERATORS
 from lorat.linear import products
 from lorat.ops.torch import lora_delta
 from lorat.packed import Norm, PackedBert, PackedLayer, norm
 from lorat.packing import PackedBatch
 from lorat.routing import Merged, Routing
-from lorat.slots import Delta
 
 
 class RoutedLinear(NamedTuple):

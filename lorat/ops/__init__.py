@@ -6,8 +6,8 @@ loop that every other way is held against; `torch` is what runs on a CPU, `trito
 
 from torch import Tensor
 
+from lorat.deltas import Delta
 from lorat.ops.torch import lora_delta as products
-from lorat.slots import Delta
 
 __all__ = ["lora_delta"]
 

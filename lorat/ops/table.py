@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorat.slots import GROUPS, Delta
+from lorat.deltas import GROUPS, Delta
 
 Key = tuple[int, str]
 """(layer, group)"""

@@ -5,7 +5,7 @@ On a CPU it is fastest with A and B in float32, whatever x and y are: a small pr
 
 from torch import Tensor
 
-from lorat.slots import Delta
+from lorat.deltas import Delta
 
 
 def lora_delta(y: Tensor, x: Tensor, segments: list[tuple[int, int, Delta]]) -> None:

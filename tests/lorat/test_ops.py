@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorat import ops
+from lorat.deltas import Delta, Part
 from lorat.ops import reference, triton
 from lorat.ops.table import PART, PART_FIELDS, PARTS
 from lorat.ops.tiles import ROWS, tile
-from lorat.slots import Delta, Part
 from tests.kernels import DEVICES, kernels_of, use_kernels
 
 IN, WIDTH, TARGETS = 24, 16, 3

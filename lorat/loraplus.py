@@ -1,31 +1,35 @@
 """An optimizer's parameter groups for LoRA+: B learns faster than A."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
 from lorat.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lorat.model import LoRAT
+from lorat.layers import LoRALinear
 
 
 def loraplus_groups(
-    model: "LoRAT", learning_rate: float, ratio: float, head_learning_rate: float | None, weight_decay: float
+    adapted: Iterable[LoRALinear],
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    ratio: float,
+    head_learning_rate: float | None,
+    weight_decay: float,
 ) -> list[dict[str, Any]]:
-    """Groups of all parameters that train: A at `learning_rate`, B at `ratio` times it, the rest at the head's rate.
+    """Groups of the parameters that train: A of the adapted layers at `learning_rate`, B at `ratio` times it.
 
-    lr_B = ratio * lr_A, as in LoRA+ (arXiv 2402.12354, section 4). Vectors (biases, LayerNorm) do not decay.
+    The rest learns at the head's rate (None: as A). lr_B = ratio * lr_A, as in LoRA+ (arXiv 2402.12354, section 4).
+    Vectors (biases, LayerNorm) do not decay.
     """
     head_rate = learning_rate if head_learning_rate is None else head_learning_rate
     for name, value in (("learning_rate", learning_rate), ("ratio", ratio), ("head_learning_rate", head_rate)):
         if not 0 < value < float("inf"):
             raise ConfigError(f"{name}={value!r}: use a number above 0")
-    layers = [layer for _, layer in model.adapted()]
+    layers = list(adapted)
     a, b = [layer.lora_A for layer in layers], [layer.lora_B for layer in layers]
     lora = {id(parameter) for parameter in (*a, *b)}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in lora]
+    rest = [parameter for parameter in parameters if id(parameter) not in lora]
     groups = [
         _group("lora_A", a, learning_rate, weight_decay),
         _group("lora_B", b, learning_rate * ratio, weight_decay),

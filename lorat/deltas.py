@@ -1,0 +1,110 @@
+"""What an adapter adds to the base's linears: its matrices, stacked as the forward pass multiplies them."""
+
+from itertools import pairwise
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lorat.adapter import LoRA
+from lorat.layers import merged_weight
+from lorat.layout import lay_out
+
+# The linear layers of an encoder layer that share an input are one matrix product: a group.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "qkv": ("query", "value", "key"),  # query and value, the usual targets, lie side by side
+    "output": ("output",),
+    "intermediate": ("intermediate",),
+    "ffn_output": ("ffn_output",),
+}
+
+_JOINED_RANK = 32
+
+
+class Part(NamedTuple):
+    """The share of a group's neighbouring targets: rows of the stacked A, columns of the group's output, and B.
+
+    ranks, columns: the first, and the one after the last. b: (rank, out of the target): scaling * B, transposed.
+    """
+
+    ranks: tuple[int, int]
+    columns: tuple[int, int]
+    b: Tensor
+
+
+class Delta(NamedTuple):
+    """What an adapter adds to one group: y[:, columns] += (x A^T)[:, ranks] b, then `bias` on all of y.
+
+    a: (in, sum of ranks): the A of the group's targets, stacked and transposed.
+    bias: (out of the group,) or None.
+    """
+
+    a: Tensor
+    parts: list[Part]
+    bias: Tensor | None
+
+
+class GroupLinear(Protocol):
+    """A group's frozen linear: weight (out, in) and bias (out,), the targets' outputs side by side."""
+
+    @property
+    def weight(self) -> Tensor:
+        """(out, in)."""
+
+    @property
+    def laid_out(self) -> Tensor:
+        """The weight as the matrix library wants it."""
+
+    @property
+    def bias(self) -> Tensor:
+        """(out,)."""
+
+
+def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
+    """The delta of a group's linear. chosen: what adapts each target of the group, in its order; one at least.
+
+    Ranks are filled up with zeros to a multiple of 8: a GPU's kernels read A and B 16 bytes at a time.
+    """
+    width = linear.bias.shape[0] // len(chosen)
+    parts: list[Part] = []
+    stacked, rank = [], 0
+    bias = torch.zeros_like(linear.bias, dtype=torch.float32)
+    for position, lora in enumerate(chosen):
+        if lora is None:
+            continue
+        columns = position * width, (position + 1) * width
+        padding = _padded(lora.rank) - lora.rank
+        b = F.pad((lora.b * lora.scaling).T, (0, 0, 0, padding))
+        parts.append(Part((rank, rank + len(b)), columns, b))
+        stacked.append(F.pad(lora.a, (0, 0, 0, padding)))
+        rank += len(b)
+        if lora.bias is not None:
+            bias[slice(*columns)] = lora.bias.to(bias) - linear.bias[slice(*columns)].float()
+    kept = linear.bias.device, linear.bias.dtype if linear.bias.is_cuda else torch.float32  # lorat.ops.torch says why
+    a = torch.cat(stacked).T.contiguous().to(*kept)
+    parts = [Part(part.ranks, part.columns, part.b.contiguous().to(*kept)) for part in _joined(parts)]
+    return Delta(a, parts, bias.to(linear.bias) if bias.any() else None)
+
+
+def _joined(parts: list[Part]) -> list[Part]:
+    """Neighbours of small rank as one part with a block-diagonal B: one product costs less than several."""
+    first, last = parts[0], parts[-1]
+    gapless = all(before.columns[1] == after.columns[0] for before, after in pairwise(parts))
+    if not gapless or last.ranks[1] > _JOINED_RANK:
+        return parts
+    b: Tensor = torch.block_diag(*(part.b for part in parts))  # type: ignore[no-untyped-call]
+    return [Part((0, last.ranks[1]), (first.columns[0], last.columns[1]), b)]
+
+
+def _padded(rank: int) -> int:
+    return -(-rank // 8) * 8
+
+
+def merge(weight: Tensor, delta: Delta) -> Tensor:
+    """A linear's weight (out, in) with its delta, as the matrix library wants it: a new tensor."""
+    merged = weight.clone()
+    for part in delta.parts:
+        columns = slice(*part.columns)
+        merged[columns] = merged_weight(weight[columns], delta.a[:, slice(*part.ranks)].T, part.b.T)
+    return lay_out(merged)
