@@ -140,7 +140,8 @@ def _fields_of(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -
     if len(found) != 1:
         asked = "".join(f", {short(source)} as {name}" for name, source in columns.items())
         problem = f"{place}: its fields are {listed([*row])}"
-        raise ConfigError(f"{problem}: {'two kinds of row' if found else 'no row'}; read are {choice(FIELDS)}{asked}")
+        problem += f": {'two kinds of row' if found else 'no row'}; read are {choice(FIELDS)}{asked}"
+        raise ConfigError(f"{problem}: rename yours, or say which is which (--column text=FIELD)")
     if found[0] in _PAIRS and "label" in row:
         raise ConfigError(f"{place}: a pair with a label: say which column is read as score, or take the label away")
     return found[0]
