@@ -1,0 +1,145 @@
+"""The directory of a run: whole checkpoints only, one run at a time, a result that is there or not."""
+
+import errno
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+
+from lorat.errors import ConfigError
+from lorat.training.data import LabelledTexts, TrainingData
+from lorat.training.plan import Plan
+from lorat.training.work import Work
+
+DATA = TrainingData(
+    name="data",
+    kind="labels",
+    labels=("a", "b"),
+    multi_label=False,
+    train=LabelledTexts(("one", "two"), ((0,), (1,))),
+    dev=LabelledTexts(("three",), ((0,),)),
+    test=None,
+    held_out=False,
+)
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Plan(tmp_path / "data", tmp_path / "out")
+
+
+def begun(plan, data=DATA, base="base-id"):
+    return Work(plan, "classify", data, base)
+
+
+def checkpoint(work, step, state='{"epoch": 1}'):
+    directory = work.checkpoints / f"checkpoint-{step}"
+    directory.mkdir()
+    if state is not None:
+        (directory / "trainer_state.json").write_text(state, "utf-8")
+    return directory
+
+
+def test_the_last_checkpoint_is_the_one_of_most_steps(plan):
+    work = begun(plan)
+    assert work.last() is None
+    for step in (90, 100, 9):
+        checkpoint(work, step)
+    assert work.last().name == "checkpoint-100"
+
+
+@pytest.mark.parametrize("state", [None, "", '{"epoch": ', "\x00" * 40])
+def test_a_checkpoint_that_a_kill_left_unfinished_is_removed(state, plan):
+    work = begun(plan)
+    checkpoint(work, 90)
+    unfinished = checkpoint(work, 100, state)
+    assert work.last().name == "checkpoint-90"
+    assert not unfinished.exists()
+
+
+def test_the_same_run_goes_on(plan):
+    checkpoint(begun(plan), 90)
+    again = replace(plan, name="another name", description="x", data_name="y", data=plan.data.parent)
+    assert begun(again).last().name == "checkpoint-90"
+
+
+@pytest.mark.parametrize(
+    ("other", "data", "base", "says"),
+    [
+        ({"seed": 2}, DATA, "base-id", "another seed"),
+        ({"given": {"rank": 4}}, DATA, "base-id", "another rank"),
+        ({}, replace(DATA, dev=LabelledTexts(("3",), ((0,),))), "base-id", "another data"),
+        ({}, DATA, "other-id", "another base"),
+    ],
+)
+def test_another_run_does_not_go_on_with_it(other, data, base, says, plan):
+    work = begun(plan)
+    checkpoint(work, 90)
+    with pytest.raises(ConfigError, match=says):
+        begun(replace(plan, **other), data, base)
+    assert work.last().name == "checkpoint-90"
+
+
+def test_what_fails_before_a_checkpoint_leaves_nothing(plan):
+    work = begun(plan)
+    with pytest.raises(ZeroDivisionError), work.writing():
+        raise ZeroDivisionError
+    assert not work.directory.exists()
+
+
+def test_what_fails_after_a_checkpoint_can_go_on(plan):
+    work = begun(plan)
+    with pytest.raises(ZeroDivisionError), work.writing():
+        checkpoint(work, 90)
+        raise ZeroDivisionError
+    assert begun(plan).last().name == "checkpoint-90"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file"),
+    ],
+)
+def test_a_full_disk_is_an_error_that_says_what_to_do(error, plan):
+    with pytest.raises(ConfigError, match="free some space") as found, begun(plan).writing():
+        raise error
+    assert found.value.__cause__ is error
+
+
+def test_other_errors_of_the_system_stay_what_they_are(plan):
+    with pytest.raises(PermissionError), begun(plan).writing():
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_a_result_is_there_when_it_is_whole(plan):
+    work = begun(plan)
+    with pytest.raises(ZeroDivisionError), work.publish() as directory:
+        (directory / "half").write_text("")
+        raise ZeroDivisionError
+    assert not plan.out.exists()
+    with work.publish() as directory:
+        assert not any(directory.iterdir())
+        (directory / "whole").write_text("")
+        assert not plan.out.exists()
+    assert [path.name for path in plan.out.iterdir()] == ["whole"]
+    assert not work.directory.exists()
+
+
+def test_an_empty_directory_is_taken(plan):
+    plan.out.mkdir()
+    work = begun(plan)
+    with work.publish() as directory:
+        (directory / "whole").write_text("")
+    assert [path.name for path in plan.out.iterdir()] == ["whole"]
+
+
+def test_a_record_that_was_not_finished_is_written_again(plan):
+    work = begun(plan)
+    record = work.directory / "run.json"
+    shutil.move(record, work.directory / "run.json.new")
+    begun(plan)
+    assert json.loads(record.read_text("utf-8"))["seed"] == 1
