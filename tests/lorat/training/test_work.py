@@ -33,6 +33,18 @@ def begun(plan, data=DATA, base="base-id"):
     return Work(plan, "classify", data, base)
 
 
+def half_written(work):
+    with work.publish() as directory:
+        (directory / "half").write_text("")
+        raise ZeroDivisionError
+
+
+def fails_after_a_checkpoint(work):
+    with work.writing():
+        checkpoint(work, 90)
+        raise ZeroDivisionError
+
+
 def checkpoint(work, step, state='{"epoch": 1}'):
     directory = work.checkpoints / f"checkpoint-{step}"
     directory.mkdir()
@@ -90,9 +102,8 @@ def test_what_fails_before_a_checkpoint_leaves_nothing(plan):
 
 def test_what_fails_after_a_checkpoint_can_go_on(plan):
     work = begun(plan)
-    with pytest.raises(ZeroDivisionError), work.writing():
-        checkpoint(work, 90)
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        fails_after_a_checkpoint(work)
     assert begun(plan).last().name == "checkpoint-90"
 
 
@@ -117,9 +128,8 @@ def test_other_errors_of_the_system_stay_what_they_are(plan):
 
 def test_a_result_is_there_when_it_is_whole(plan):
     work = begun(plan)
-    with pytest.raises(ZeroDivisionError), work.publish() as directory:
-        (directory / "half").write_text("")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        half_written(work)
     assert not plan.out.exists()
     with work.publish() as directory:
         assert not any(directory.iterdir())

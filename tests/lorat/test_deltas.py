@@ -1,0 +1,75 @@
+"""What an adapter adds to a group of linears, against each target's own product in float64."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lorat.adapter import Linear, LoRA
+from lorat.deltas import GROUPS, merge, stack
+from lorat.layout import plain
+from lorat.linear import FrozenLinear
+from lorat.ops.reference import lora_delta
+
+IN, OUT, ROWS = 24, 16, 5
+ranks = st.one_of(st.none(), st.integers(1, 40))
+chosen_ranks = st.one_of(st.tuples(ranks), st.tuples(ranks, ranks, ranks)).filter(any)
+
+
+def group_of(targets):
+    made = [Linear(torch.randn(OUT, IN), torch.randn(OUT)) for _ in range(targets)]
+    return FrozenLinear((0, "qkv"), made), made
+
+
+def lora_of(rank, bias):
+    return LoRA(torch.randn(rank, IN), torch.randn(OUT, rank), 0.5, torch.randn(OUT) if bias else None)
+
+
+def wanted(x, linears, chosen):
+    """(rows, targets * out): (W + scaling B A) x, with the bias that the adapter gives or the layer's own."""
+    outs = []
+    for linear, lora in zip(linears, chosen, strict=True):
+        weight, bias = linear.weight.double(), linear.bias.double()
+        if lora is not None:
+            weight = weight + lora.scaling * lora.b.double() @ lora.a.double()
+            bias = bias if lora.bias is None else lora.bias.double()
+        outs.append(x.double() @ weight.T + bias)
+    return torch.cat(outs, 1)
+
+
+@settings(deadline=None)
+@given(chosen_ranks, st.booleans(), st.integers(0, 99))
+def test_added_or_merged_it_is_each_targets_own_product(sizes, bias, seed):
+    torch.manual_seed(seed)
+    group, linears = group_of(len(sizes))
+    chosen = [None if rank is None else lora_of(rank, bias) for rank in sizes]
+    x, delta = torch.randn(ROWS, IN), stack(chosen, group)
+    before = group.weight.clone()
+    y = x @ group.weight.T + group.bias
+    lora_delta(y, x, [(0, ROWS, delta)])
+    torch.testing.assert_close(y.double(), wanted(x, linears, chosen), atol=2e-3, rtol=1e-4)
+    own = group.bias if delta.bias is None else group.bias + delta.bias
+    merged = x @ plain(merge(group.weight, delta)).T + own
+    torch.testing.assert_close(merged.double(), wanted(x, linears, chosen), atol=2e-3, rtol=1e-4)
+    assert torch.equal(group.weight, before)
+
+
+@settings(deadline=None)
+@given(chosen_ranks)
+def test_a_gpu_can_read_it_16_bytes_at_a_time(sizes):
+    group, _ = group_of(len(sizes))
+    delta = stack([None if rank is None else lora_of(rank, False) for rank in sizes], group)
+    edges = [edge for part in delta.parts for edge in (*part.ranks, *part.b.shape)]
+    assert not any(edge % 8 for edge in (*edges, delta.a.shape[1]))
+    assert all(tensor.is_contiguous() for tensor in (delta.a, *(part.b for part in delta.parts)))
+
+
+def test_small_ranks_of_neighbours_are_one_part():
+    group, _ = group_of(3)
+    assert len(stack([lora_of(8, False)] * 3, group).parts) == 1
+    assert len(stack([lora_of(8, False), None, lora_of(8, False)], group).parts) == 2
+    assert len(stack([lora_of(16, False)] * 3, group).parts) == 3
+
+
+def test_a_targets_place_is_in_one_group():
+    targets = [target for group in GROUPS.values() for target in group]
+    assert len(targets) == len(set(targets)) == 6
