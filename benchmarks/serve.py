@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import product
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import uvloop
+from prometheus_client.parser import text_string_to_metric_families
 from tqdm import tqdm
 from transformers import AutoConfig, AutoTokenizer
 
@@ -167,8 +169,22 @@ class Loads:
             return await asyncio.gather(open_loop(self._url, 40, self._seconds, warm), beside)
 
         still, _ = uvloop.run(both(resident))
+        before = self._slots_filled()
         moving, loaded = uvloop.run(both(others))
-        return {"resident": still.summary(), "while loading": moving.summary(), "the loaded": loaded.summary()}
+        seconds, count = np.subtract(self._slots_filled(), before).tolist()
+        return {
+            "resident": still.summary(),
+            "while loading": moving.summary(),
+            "the loaded": loaded.summary(),
+            "a slot filled": {"count": count, "mean_ms": seconds / max(count, 1) * 1e3},
+        }
+
+    def _slots_filled(self) -> tuple[float, float]:
+        """Seconds that filling slots took so far, and how many times; by the server's own metrics."""
+        with urllib.request.urlopen(f"{self._url}/metrics") as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        found = {sample.name: sample.value for family in families for sample in family.samples if _is_device(sample)}
+        return found["lorat_load_seconds_sum"], found["lorat_load_seconds_count"]
 
     def _run(self, load: Any) -> Seen:
         seen: Seen = uvloop.run(load)
@@ -222,6 +238,10 @@ def _upload(url: str, directory: Path, count: int) -> list[str]:
         for seed, name in enumerate(tqdm(names, unit="adapter", file=sys.stderr)):
             client.push(make_adapter(directory / name, config, seed, 8, QV), name, replace=False, dry_run=False)
     return names
+
+
+def _is_device(sample: Any) -> bool:
+    return sample.labels.get("tier") == "device"
 
 
 @contextmanager
