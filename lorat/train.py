@@ -32,7 +32,7 @@ from lorat.training.card import KINDS, Card, data_name
 from lorat.training.command import add_arguments, read_plan, show
 from lorat.training.data import TrainingData, read_training_data
 from lorat.training.heads import train_head
-from lorat.training.inputs import encode, texts_of
+from lorat.training.inputs import cut_texts, encode, texts_of
 from lorat.training.loop import History
 from lorat.training.measure import Answers, measure
 from lorat.training.pairs import train_embedding
@@ -74,6 +74,8 @@ def train(plan: Plan) -> dict[str, Scores]:
     task = plan.task_for(data.kind)
     base = load_base(plan.base, dtype="float32")
     work = Work(plan, task, data, base.shape.base_id or "")
+    if cut := cut_texts(base, data.train):
+        print(cut, flush=True)
     transformers.set_seed(plan.seed)
     with work.writing():
         model, history = _fit(plan, task, data, base, work)
@@ -113,7 +115,7 @@ def _report(
     lengths = [len(tokens) for tokens in encode(server.base, texts_of(split))]
     drawn = draw(directory, task, data, split, history, adapted, frozen, lengths)
     scores = dict(zip(answers, (adapted.scores, frozen.scores), strict=True))
-    Card(plan, task, data, history, scores, name, drawn).write(directory)
+    Card(plan, task, data, cut_texts(server.base, data.train), history, scores, name, drawn).write(directory)
     return scores
 
 

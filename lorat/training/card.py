@@ -20,11 +20,12 @@ KINDS = {"classify": "text-classification", "tokens": "token-classification", "p
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is written from. scores: by model, on `split`. pictures: file and title."""
+    """What a card is written from. cut: whether texts are. scores: by model, on `split`. pictures: files, titles."""
 
     plan: Plan
     task: str
     data: TrainingData
+    cut: str
     history: History
     scores: Mapping[str, Scores]
     split: str
@@ -58,10 +59,11 @@ class Card:
         dev = f"{DEV_SHARE:.0%} of train, held out by the seed" if data.held_out else "its own dev split"
         test = f", {len(data.test)} to test" if data.test else ""
         labels = f", {len(data.labels)} labels" if data.labels else ""
-        return (
-            f"## Data\n\n{data_name(self.plan, data)} (licence: {self.plan.data_licence}){labels}: "
+        rows = (
+            f"{data_name(self.plan, data)} (licence: {self.plan.data_licence}){labels}: "
             f"{len(data.train)} rows to train, {len(data.dev)} to choose the epoch ({dev}){test}."
         )
+        return f"## Data\n\n{rows} {self.cut}".rstrip()
 
     def _recipe(self) -> str:
         how = self.plan.hyperparameters(self.task)

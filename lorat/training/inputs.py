@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lorat.base import Base
 from lorat.tokenizer import Tokens
-from lorat.training.data import LabelledTexts, Split, TaggedWords
+from lorat.training.data import LabelledTexts, Split, TaggedWords, TextPairs
 
 IGNORED = -100
 """The label of a token that has none, as torch's cross entropy leaves out."""
@@ -29,6 +29,18 @@ def texts_of(split: Split) -> list[str]:
     if isinstance(split, TaggedWords):
         return [" ".join(words) for words in split.words]
     return list(split.texts if isinstance(split, LabelledTexts) else split.first)
+
+
+def cut_texts(base: Base, split: Split) -> str:
+    """A sentence for people where texts to train on are longer than what is read of them, else nothing."""
+    texts = [*texts_of(split), *(split.second if isinstance(split, TextPairs) else ())]
+    lower = base.recipe.lower_case
+    most = min(base.recipe.max_length or base.tokenizer.max_length, base.tokenizer.max_length)
+    pieces = base.tokenizer.pieces([text.lower() if lower else text for text in texts])
+    cut = sum(len(tokens) > most for tokens in pieces)
+    if not cut:
+        return ""
+    return f"{cut:,} of {len(texts):,} texts to train on are longer than {most} tokens: what comes after is not read."
 
 
 def labelled_items(base: Base, rows: LabelledTexts, labels: int | None) -> list[Item]:

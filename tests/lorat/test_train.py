@@ -205,6 +205,14 @@ def test_the_card_names_data_recipe_and_scores_and_no_path_of_the_machine(data, 
     assert not [path.name for path in out.iterdir() if str(tmp_path.parent.parent).encode() in path.read_bytes()]
 
 
+def test_texts_that_are_too_long_to_be_read_are_counted(data, base, tmp_path, capsys):
+    write(data / "train.jsonl", [*rows(0, 36), {"text": "cat " * 600, "label": "animal"}])
+    assert run(data, base, tmp_path / "kinds", "--epochs", "1") == 0
+    says = "1 of 37 texts to train on are longer than 512 tokens: what comes after is not read."
+    assert says in capsys.readouterr().out
+    assert says in (tmp_path / "kinds" / "README.md").read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, Data
 from lorat import load_base
 from lorat.base import locate_base
 from lorat.training.data import LabelledTexts, TaggedWords, TextPairs
-from lorat.training.inputs import IGNORED, collate, encode_words, labelled_items, tagged_items, texts_of
+from lorat.training.inputs import IGNORED, collate, cut_texts, encode_words, labelled_items, tagged_items, texts_of
 
 WORDS = ("a", "unbelievably", "New-York", "don't", "9,000", "é", "日本", "...", "\u200b", "\U0001f600", "x" * 40)
 words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12)
@@ -64,6 +64,17 @@ def test_what_is_cut_off_has_no_tag(embedded):
 def test_a_text_of_several_labels_has_a_row_of_decisions(embedded):
     rows = LabelledTexts(("one", "both", "none"), ((1,), (0, 1), ()))
     assert [item["labels"] for item in labelled_items(embedded, rows, 2)] == [[0.0, 1.0], [1.0, 1.0], [0.0, 0.0]]
+
+
+def test_texts_that_are_cut_are_counted(embedded, tokenizer):
+    most = embedded.recipe.max_length
+    fits, long = "word " * (most - 2), "word " * (most - 1)
+    assert len(tokenizer(fits)["input_ids"]) == most
+    assert cut_texts(embedded, LabelledTexts((fits,), ((0,),))) == ""
+    assert cut_texts(embedded, LabelledTexts((fits, long), ((0,), (0,)))).startswith(
+        "1 of 2 texts to train on are longer"
+    )
+    assert cut_texts(embedded, TextPairs((fits, long), (long, fits))).startswith("2 of 4 texts")
 
 
 def test_the_text_of_a_row():
