@@ -44,9 +44,14 @@ def add_parsers(commands: Any) -> None:
 def remote(parser: argparse.ArgumentParser, run: Any) -> argparse.ArgumentParser:
     """A command that talks to a server."""
     parser.add_argument("--url", default=os.environ.get("LORAT_URL", DEFAULT_URL), help="the server (LORAT_URL)")
-    parser.add_argument("--key", default=os.environ.get("LORAT_KEY"), help="a key that opens writes (LORAT_KEY)")
+    add_key(parser)
     parser.set_defaults(run=run)
     return parser
+
+
+def add_key(parser: argparse.ArgumentParser) -> None:
+    """The option of a key, from the environment where it is not given."""
+    parser.add_argument("--key", default=os.environ.get("LORAT_KEY"), help="a key that opens writes (LORAT_KEY)")
 
 
 def _check(options: argparse.Namespace) -> None:

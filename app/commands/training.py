@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from app.client import Client
-from app.commands.adapters import remote, report_pushed
+from app.commands.adapters import add_key, remote, report_pushed
 from app.commands.process import SettingsError, prepare_process
 from lorat.training.command import add_arguments, read_columns, read_plan, show
 
@@ -15,7 +15,7 @@ def add_parsers(commands: Any) -> None:
     train = commands.add_parser("train", help="fine-tune an adapter on a labelled file")
     add_arguments(train)
     train.add_argument("--push", dest="url", metavar="URL", help="serve the result at this server")
-    train.add_argument("--key", help="a key that opens writes there (LORAT_KEY)")
+    add_key(train)
     train.set_defaults(run=_train)
     evaluate = remote(
         commands.add_parser("eval", help="scores of an adapter on a labelled file, beside the frozen base's"), _eval

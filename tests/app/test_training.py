@@ -79,6 +79,21 @@ def rows_are_the_same(task, out, base, server, name, data):
         assert np.array_equal(np.array(here), np.array(there))
 
 
+def test_a_key_of_the_environment_opens_a_server_that_asks_for_one(base, tmp_path, capsys, monkeypatch):
+    from app.settings import Settings
+
+    data, out = directory_of(tmp_path / "data", rows), tmp_path / "out"
+    train = ["train", "--data", str(data), "--base", str(base), "--out", str(out), *QUICK, "--epochs", "1"]
+    settings = Settings(base=str(base), store=str(tmp_path / "store"), demo=False, slots=4, admin_key="open-sesame")
+    with running(settings) as client:
+        monkeypatch.setenv("LORAT_KEY", "open-sesame")
+        assert main([*train, "--name", "x", "--push", str(client.base_url)]) == 0
+        assert "is served as x@1" in capsys.readouterr().out
+        assert (
+            main(["eval", "--data", str(data), "--base", str(base), "--name", "x", "--url", str(client.base_url)]) == 0
+        )
+
+
 def test_push_needs_a_name_before_it_trains(base, tmp_path, capsys):
     data = directory_of(tmp_path / "data", rows)
     assert main(["train", "--data", str(data), "--out", str(tmp_path / "out"), "--push", "http://127.0.0.1:1"]) == 1
