@@ -1,7 +1,6 @@
 """create_app(settings): the whole service as one ASGI application."""
 
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,6 +21,7 @@ from app.adapters.registry import Registry
 from app.adapters.upload import UploadLimits
 from app.adapters.usage import Usage
 from app.demo import import_demos
+from app.engine.cores import cores
 from app.engine.engine import Engine
 from app.engine.tuning import choose_budget, measure_pace
 from app.error_answers import add_handlers
@@ -111,7 +111,7 @@ def default_workers(device: torch.device) -> int:
 
     On a CPU one a core, up to a few: threads inside a pass wait for one another.
     """
-    return 2 if device.type == "cuda" else min(len(os.sched_getaffinity(0)), _MAX_WORKERS)
+    return 2 if device.type == "cuda" else min(cores(), _MAX_WORKERS)
 
 
 def _measure(model: MultiLoRAT, workers: int, budget: int | None) -> tuple[int, float]:

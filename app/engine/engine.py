@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from app.engine.cores import cores
 from app.engine.dispatch import EXPRESS, Dispatch
 from app.engine.jobs import Array, Call, Job, Output
 from app.engine.merging import MergePolicy
@@ -160,7 +161,7 @@ class Engine:
     def _settle(self, name: str) -> None:
         """This thread's share of the machine."""
         if len(self._dispatch.names) > 1:  # nobody waits for another at a barrier
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // len(self._dispatch.workers)))
+            torch.set_num_threads(max(1, cores() // len(self._dispatch.workers)))
         if EXPRESS in self._dispatch.names and name != EXPRESS and sys.platform == "linux":  # one thread's nice value
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 

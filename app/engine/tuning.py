@@ -1,6 +1,5 @@
 """How many tokens a forward pass should hold, and how many are done a second: measured here, with this base."""
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from app.engine.cores import cores
 from lorat import MultiLoRAT, Row, Tokens
 
 _LEAST, _MOST = 256, 16384  # tokens
@@ -48,7 +48,7 @@ def choose_budget(paces: Sequence[Pace]) -> int:
 
 
 def _share_cores(workers: int) -> None:
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+    torch.set_num_threads(max(1, cores() // workers))
 
 
 def _best_seconds(model: MultiLoRAT, tokens: int, threads: ThreadPoolExecutor, workers: int) -> float:

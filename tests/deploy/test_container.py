@@ -37,6 +37,12 @@ def test_its_memory_is_limited_and_enough(replica: str):
     assert killed == "false"
 
 
+def test_it_computes_on_as_many_cores_as_it_is_granted(stack: Stack):
+    image, asked = stack.environment["LORAT_IMAGE"], "from app.engine.cores import cores; print(cores())"
+    said = docker("run", "--rm", "--network", "none", "--cpus", "1", "--entrypoint", "python", image, "-c", asked)
+    assert said.strip() == "1"
+
+
 def test_it_has_no_tools_to_build_with(replica: str):
     tools = "import shutil; print([t for t in ('gcc', 'cc', 'make', 'git', 'curl') if shutil.which(t)])"
     assert docker("exec", replica, "python", "-c", tools).strip() == "[]"
