@@ -161,6 +161,11 @@ class Tokenizer:
             raise InputTooLongError(f"{len(ids)} token ids, the limit is {limit}: send fewer or set truncate=true")
         return Tokens(list(ids[:limit] if direction == "right" else ids[-limit:]))
 
+    def lengths(self, texts: Sequence[str], lower_case: bool = False) -> list[int]:
+        """Tokens of each text, special ones included, before anything is cut. Raises InputError as `pieces`."""
+        flat = [text.lower() for text in texts] if lower_case else list(texts)
+        return [len(encoding) for encoding in self._encode_flat(flat, add_special_tokens=True)]
+
     def prompt_length(self, prompt: str, lower_case: bool = False) -> int:
         """Tokens that a prompt takes at the head of a text: itself and the special token before it."""
         ids = self._backend.encode(prompt.lower() if lower_case else prompt, add_special_tokens=True).ids

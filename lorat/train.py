@@ -19,6 +19,7 @@ split, beside the frozen base. What only training needs is imported when it is u
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -73,41 +74,49 @@ def train(plan: Plan) -> dict[str, Scores]:
     data = read_training_data(plan.data, seed=plan.seed, leave_out=plan.leave_out, columns=dict(plan.columns))
     task = plan.task_for(data.kind)
     base = load_base(plan.base, dtype="float32")
-    work = Work(plan, task, data, base.shape.base_id or "")
-    if cut := cut_texts(base, data.train):
-        print(cut, flush=True)
+    run = _Run(plan, task, data, base, Work(plan, task, data, base.shape.base_id or ""), cut_texts(base, data.train))
+    if run.cut:
+        print(run.cut, flush=True)
     transformers.set_seed(plan.seed)
-    with work.writing():
-        model, history = _fit(plan, task, data, base, work)
-        return _publish(plan, task, data, base, work, model, history)
+    with run.work.writing():
+        return _publish(run, *_fit(run))
 
 
-def _fit(plan: Plan, task: str, data: TrainingData, base: Base, work: Work) -> tuple[LoRAT, History]:
-    how, directory = plan.hyperparameters(task), locate_base(plan.base)
-    if task == "pairs":
-        return train_embedding(how, data, directory, work, plan.seed)
-    return train_head(how, data, directory, base, work, plan.seed)
+@dataclass(frozen=True)
+class _Run:
+    """What is trained, on what and where. cut: a sentence where texts are."""
+
+    plan: Plan
+    task: str
+    data: TrainingData
+    base: Base
+    work: Work
+    cut: str
 
 
-def _publish(
-    plan: Plan, task: str, data: TrainingData, base: Base, work: Work, model: LoRAT, history: History
-) -> dict[str, Scores]:
-    with work.publish() as directory:
+def _fit(run: _Run) -> tuple[LoRAT, History]:
+    how, directory = run.plan.hyperparameters(run.task), locate_base(run.plan.base)
+    if run.task == "pairs":
+        return train_embedding(how, run.data, directory, run.work, run.plan.seed)
+    return train_head(how, run.data, directory, run.base, run.work, run.plan.seed)
+
+
+def _publish(run: _Run, model: LoRAT, history: History) -> dict[str, Scores]:
+    with run.work.publish() as directory:
         model.save(
             directory,
-            description=plan.description or f"Trained on {data_name(plan, data)}.",
-            tags=[KINDS[task]],
-            base_name=plan.base_name,
+            description=run.plan.description or f"Trained on {data_name(run.plan, run.data)}.",
+            tags=[KINDS[run.task]],
+            base_name=run.plan.base_name,
         )
-        server = MultiLoRAT(base, slots=1)
-        write_probes(directory, server, texts_of(data.dev)[:PROBES])
-        return _report(directory, plan, task, data, server, history)
+        server = MultiLoRAT(run.base, slots=1)
+        write_probes(directory, server, texts_of(run.data.dev)[:PROBES])
+        return _report(run, directory, server, history)
 
 
-def _report(
-    directory: Path, plan: Plan, task: str, data: TrainingData, server: MultiLoRAT, history: History
-) -> dict[str, Scores]:
+def _report(run: _Run, directory: Path, server: MultiLoRAT, history: History) -> dict[str, Scores]:
     """Measure what was written, as it is served, and the frozen base; write the card and its pictures."""
+    plan, task, data = run.plan, run.task, run.data
     name, split = ("test", data.test) if data.test else (_ONLY_DEV, data.dev)
     slot = server.load(directory)
     answers: dict[str, Answers] = {plan.title: Served(server, slot), "frozen base": Frozen(server, data)}
@@ -115,7 +124,7 @@ def _report(
     lengths = [len(tokens) for tokens in encode(server.base, texts_of(split))]
     drawn = draw(directory, task, data, split, history, adapted, frozen, lengths)
     scores = dict(zip(answers, (adapted.scores, frozen.scores), strict=True))
-    Card(plan, task, data, cut_texts(server.base, data.train), history, scores, name, drawn).write(directory)
+    Card(plan, task, data, run.cut, history, scores, name, drawn).write(directory)
     return scores
 
 

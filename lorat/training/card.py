@@ -20,7 +20,7 @@ KINDS = {"classify": "text-classification", "tokens": "token-classification", "p
 
 @dataclass(frozen=True)
 class Card:
-    """What a card is written from. cut: whether texts are. scores: by model, on `split`. pictures: files, titles."""
+    """What a card is written from. cut: of `cut_texts`. scores: by model, on `split`. pictures: files, titles."""
 
     plan: Plan
     task: str

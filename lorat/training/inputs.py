@@ -34,10 +34,8 @@ def texts_of(split: Split) -> list[str]:
 def cut_texts(base: Base, split: Split) -> str:
     """A sentence for people where texts to train on are longer than what is read of them, else nothing."""
     texts = [*texts_of(split), *(split.second if isinstance(split, TextPairs) else ())]
-    lower = base.recipe.lower_case
     most = min(base.recipe.max_length or base.tokenizer.max_length, base.tokenizer.max_length)
-    pieces = base.tokenizer.pieces([text.lower() if lower else text for text in texts])
-    cut = sum(len(tokens) > most for tokens in pieces)
+    cut = sum(length > most for length in base.tokenizer.lengths(texts, base.recipe.lower_case))
     if not cut:
         return ""
     return f"{cut:,} of {len(texts):,} texts to train on are longer than {most} tokens: what comes after is not read."

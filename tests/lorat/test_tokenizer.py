@@ -51,3 +51,11 @@ def test_token_ids_are_checked_and_cut():
 def test_half_a_surrogate_pair_is_refused():
     with pytest.raises(InputError, match="Unicode"):
         OURS.encode(["fine", "\ud800"])
+
+
+@settings(deadline=None)
+@given(st.lists(texts, max_size=4), st.booleans())
+def test_lengths_are_before_anything_is_cut(given_texts, lower):
+    expected = [len(ORACLE(text.lower() if lower else text)["input_ids"]) for text in given_texts]
+    assert OURS.lengths(given_texts, lower) == expected
+    assert OURS.lengths(["word " * 600]) == [602]
