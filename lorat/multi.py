@@ -1,6 +1,6 @@
 """MultiLoRAT: one frozen base, many adapters, each row computed with its own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +117,11 @@ class MultiLoRAT:
         order = sorted(range(len(rows)), key=lambda index: _place(rows[index]))
         run = self._gpu or self._run
         results = run([rows[index] for index in order], [heads[index] for index in order])
-        return [results[place] for place in np.argsort(order)]
+        answers = dict(zip(order, results, strict=True))
+        return [answers[index] for index in range(len(rows))]
 
-    def _run(self, rows: Sequence[Row], heads: Sequence[LoadedHead | None]) -> Mapping[int, Tensor]:
-        """Answers by position, of rows in the order of a batch."""
+    def _run(self, rows: Sequence[Row], heads: Sequence[LoadedHead | None]) -> Sequence[Tensor]:
+        """Answers of rows in the order of a batch."""
         batch = pack([row.tokens.ids for row in rows], [row.tokens.types for row in rows], self.device)
         ends = [*batch.offsets[:-1], len(batch.ids)]  # the last one's weights also take the rows of no sequence
         hidden = self._encode(batch, Routing.of([row.slot for row in rows], ends))[: batch.offsets[-1]]
@@ -143,8 +144,8 @@ class MultiLoRAT:
 
     def _finish(
         self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], heads: Sequence[LoadedHead | None]
-    ) -> dict[int, Tensor]:
-        """Answers by position: rows of one kind are computed together, each with its own head."""
+    ) -> list[Tensor]:
+        """Answers by row: rows of one kind are computed together, each with its own head."""
         results: dict[int, Tensor] = {}
         for places in by_kind(rows, [self.recipe(row.slot) for row in rows]):
             task = rows[places[0]].task
@@ -159,7 +160,7 @@ class MultiLoRAT:
                 tokens = _select(hidden, batch, places)
                 answers = token_logits(tokens, lengths, chosen) if chosen else tokens.float().split_with_sizes(lengths)
             results.update(zip(places, answers, strict=True))
-        return results
+        return [results[place] for place in range(len(rows))]
 
     def _pool(self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], places: list[int]) -> Tensor:
         return pool(

@@ -1,7 +1,6 @@
 """Routing: which rows of a packed batch belong to which slot. Made once per batch; plain data."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
@@ -15,8 +14,7 @@ Key = tuple[int, str]
 """(layer, group)"""
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """Packed rows start to stop - 1, all of one adapter, with that adapter's tensors as they were loaded."""
 
     start: int

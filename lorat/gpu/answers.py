@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from lorat.attention import Integers
 from lorat.gpu.buckets import Bucket
 from lorat.gpu.plan import Plan
-from lorat.gpu.stage import Stage, filled
+from lorat.gpu.stage import Stage
 from lorat.heads import LoadedHead, sequence_logits, token_logits
 from lorat.recipe import Dense, Recipe, activation
 from lorat.rows import Asked, Row, by_kind
@@ -101,11 +101,11 @@ class Answers:
 
 
 def _runs(starts: Integers, counts: Integers) -> tuple[Integers, Integers]:
-    """Numbers counting up from each start, and whose each is."""
-    owners: Integers = np.repeat(np.arange(len(starts)), counts)
+    """Numbers counting up from each start, and where each run begins among them."""
     before: Integers = counts.cumsum() - counts
-    numbers: Integers = np.arange(len(owners), dtype=np.int64) + (starts - before)[owners]
-    return numbers, owners
+    shifts = (starts - before).repeat(counts)
+    numbers: Integers = np.arange(len(shifts)) + shifts
+    return numbers, before
 
 
 def _pooling(
@@ -121,16 +121,14 @@ def _pooling(
 
     Filled up to a bucket, what is left of the tokens is the last one again, of weight zero, in the first empty bag.
     """
-    first = starts + np.minimum(skips, lengths - 1)
-    counts = starts + lengths - first
-    tokens, owners = _runs(first, counts)
+    skips = np.minimum(skips, lengths - 1)
+    first, counts = starts + skips, lengths - skips
+    tokens, bags_at = _runs(first, counts)
     size, room = (bucket.tokens, bucket.sequences) if bucket else (len(tokens), len(starts))
-    bags_at = counts.cumsum() - counts
-    places = stage.put(filled(tokens, size, tokens[-1])), stage.put(filled(bags_at, room, len(tokens)))
-    positions = tokens - starts[owners] + 1
-    bags = [(mode, _bag(stage, mode, places, positions, owners, counts, size)) for mode in modes]
+    places = stage.put(tokens, size, tokens[-1]), stage.put(bags_at, room, len(tokens))
+    bags = [(mode, _bag(stage, mode, places, skips, counts, size)) for mode in modes]
     ends = {"cls": first, "lasttoken": starts + lengths - 1}
-    at = {mode: stage.put(filled(ends[mode], room)) for mode in modes if mode in ends}
+    at = {mode: stage.put(ends[mode], room) for mode in modes if mode in ends}
 
     def compute(hidden: Tensor, staged: Sequence[Tensor]) -> Tensor:
         values = hidden.float()
@@ -147,16 +145,17 @@ def _pooling(
 
 
 def _bag(
-    stage: Stage, mode: str, places: tuple[int, int], positions: Integers, owners: Integers, counts: Integers, size: int
+    stage: Stage, mode: str, places: tuple[int, int], skips: Integers, counts: Integers, size: int
 ) -> tuple[int, ...]:
     """Where rows, bags and weights are staged; no weights for a maximum."""
     if mode in ("cls", "lasttoken", "max"):
         return places
     if mode == "weightedmean":
-        weights = positions / np.bincount(owners, positions)[owners]
+        positions, _ = _runs(skips + 1, counts)
+        weights = positions / np.add.reduceat(positions, counts.cumsum() - counts).repeat(counts)
     else:
-        weights = (1 / (counts if mode == "mean" else np.sqrt(counts)))[owners]
-    return (*places, stage.put(filled(weights.astype(np.float32), size)))
+        weights = (1 / (counts if mode == "mean" else np.sqrt(counts))).repeat(counts)
+    return (*places, stage.put(weights.astype(np.float32), size))
 
 
 def _sum(values: Tensor, mode: str, bag: Sequence[int], staged: Sequence[Tensor]) -> Tensor:

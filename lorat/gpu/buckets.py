@@ -1,7 +1,8 @@
 """Buckets: the few sizes that batches are filled up to, so that a captured graph fits many of them. Pure."""
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 _SMALL = (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
 _LARGE = (3072, 4096, 6144, 8192, 12288, 16384)  # the sizes that budgets of tokens have
@@ -15,8 +16,7 @@ _STEPS = (
 )
 
 
-@dataclass(frozen=True)
-class Bucket:
+class Bucket(NamedTuple):
     """What a captured graph fixes: a batch in it has at most as much of each.
 
     tokens: rows of the packed batch. sequences: those of the tokens that fill up included; empty ones fill up.
@@ -32,6 +32,7 @@ class Bucket:
     groups: frozenset[str]
 
 
+@lru_cache(4096)
 def bucket_of(
     tokens: int, sequences: int, longest: int, tiles: int, ranks: int, groups: frozenset[str]
 ) -> Bucket | None:

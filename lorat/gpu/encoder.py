@@ -37,8 +37,7 @@ class Encoder:
 
     def exact(self, plan: Plan, inputs: Sequence[Tensor]) -> Tensor:
         """(tokens, hidden) of a batch; inputs: `plan.stage()` on the device."""
-        longest = int(plan.lengths.max())
-        return self._run(inputs, self._attention(inputs, longest), self._routing(plan, inputs[-1]))
+        return self._run(inputs, self._attention(inputs, plan.longest), self._routing(plan, inputs[-1]))
 
     def filled(self, bucket: Bucket, inputs: Sequence[Tensor], plan: Plan | None = None) -> Tensor:
         """(bucket.tokens, hidden) of whatever batch is in the inputs, `plan.stage(bucket)` on the device.

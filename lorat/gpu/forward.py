@@ -72,10 +72,13 @@ class GpuForward:
         stage = plan.stage(bucket if graph or self._filled else None)
         batch = lane.write(stage, answers.stage)
         if graph and answers.pooling:
-            with graph.replay(batch) as vectors:
+            with graph.replay(batch, lane.stream) as vectors:
                 return lane.fetch(answers.asked(vectors))
         sent = batch.to(self._device, non_blocking=True)
-        with graph.replay(batch) if graph else nullcontext(self._run(plan, bucket, stage.views(sent))) as hidden:
+        hidden_states = (
+            graph.replay(batch, lane.stream) if graph else nullcontext(self._run(plan, bucket, stage.views(sent)))
+        )
+        with hidden_states as hidden:
             return lane.fetch(answers.asked(answers.compute(hidden, answers.stage.views(sent[stage.bytes :]))))
 
     def _run(self, plan: Plan, bucket: Bucket | None, inputs: Sequence[Tensor]) -> Tensor:

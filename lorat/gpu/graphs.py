@@ -35,16 +35,17 @@ class Graph:
     done: torch.cuda.Event
 
     @contextmanager
-    def replay(self, batch: Tensor) -> Iterator[Tensor]:
+    def replay(self, batch: Tensor, stream: torch.cuda.Stream | None) -> Iterator[Tensor]:
         """Its output for a batch, on the current stream; read it before the block ends.
 
-        batch: (bytes,) uint8 in pinned memory, `plan.stage(bucket)` and what of the answers it computes.
+        batch: (bytes,) uint8 in pinned memory, `plan.stage(bucket)` and what of the answers it computes. stream: the
+        current one, for PyTorch takes long to say which it is.
         """
-        self.done.wait()
-        self.buffer.copy_(batch[: len(self.buffer)], non_blocking=True)
+        self.done.wait(stream)
+        self.buffer.copy_(batch[: self.buffer.numel()], non_blocking=True)
         self.captured.replay()
         yield self.output
-        self.done.record()
+        self.done.record(stream)
 
 
 class Graphs:

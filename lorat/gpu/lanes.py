@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -16,8 +16,11 @@ class Lane:
     def __init__(self, device: torch.device) -> None:
         self._pinned = device.type == "cuda"
         self._there, self._back = (torch.empty(0, dtype=kind) for kind in (torch.uint8, torch.float32))
+        self.stream: torch.cuda.Stream | None = None
+        self.current: AbstractContextManager[None] = nullcontext()
         if self._pinned:
             self.stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self.current = torch.cuda.stream(self.stream)  # kept: making it asks for the device each time
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def write(self, *stages: Stage) -> Tensor:
@@ -28,7 +31,7 @@ class Lane:
         self._there = self._at_least(self._there, sum(stage.bytes for stage in stages))
         target, first = self._there.numpy(), 0
         for stage in stages:
-            stage.write(target[first : first + stage.bytes])
+            stage.write(target, first)
             first += stage.bytes
         return self._there[:first]
 
@@ -44,7 +47,7 @@ class Lane:
             self._done.synchronize()
 
     def _at_least(self, memory: Tensor, size: int) -> Tensor:
-        if len(memory) >= size:
+        if memory.numel() >= size:
             return memory
         return torch.empty(1 << (size - 1).bit_length(), dtype=memory.dtype, pin_memory=self._pinned)
 
@@ -65,10 +68,7 @@ class Lanes:
         lane: Lane | None = getattr(self._threads, "lane", None)
         if lane is None:
             lane = self._threads.lane = Lane(self._device)
-        if self._device.type != "cuda":
-            yield lane
-            return
-        with torch.cuda.stream(lane.stream):
+        with lane.current:
             try:
                 yield lane
             except BaseException:

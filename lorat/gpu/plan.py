@@ -1,23 +1,22 @@
 """A batch as numbers on the host: what the encoder takes, exactly or filled up to a bucket."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from lorat.attention import Integers
 from lorat.gpu.buckets import Bucket, bucket_of
-from lorat.gpu.stage import Stage, filled
+from lorat.gpu.stage import Stage
 from lorat.ops.table import Key, Table
 from lorat.ops.tiles import Tiles, tile
 from lorat.routing import Routing, Segment
 from lorat.slots import Slot
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """A packed batch, with its tiles by adapter.
 
     ids, positions, types: (tokens,). lengths, starts: (sequences,). segments: all that have an adapter; merged:
@@ -45,17 +44,17 @@ class Plan:
         device: torch.device,
     ) -> "Plan":
         """Sequences in the order given, those of one slot side by side. `types` may hold None for all zeros."""
-        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        lengths = np.array([len(sequence) for sequence in ids])
         ends = lengths.cumsum()
-        starts = ends - lengths
+        starts, tokens = ends - lengths, int(ends[-1])
         runs = Routing.of(slots, [0, *ends.tolist()]).segments
         chosen = dict.fromkeys(slot for slot in slots if slot is not None)
         tables = {id(slot.deltas): table_of(slot, layers, device) for slot in chosen}
         unmerged = [(run, tables[id(run.deltas)]) for run in runs if run.deltas and not run.merged]
         return cls(
-            ids=np.fromiter(chain.from_iterable(ids), np.int64, ends[-1]),
-            positions=np.arange(ends[-1]) - np.repeat(starts, lengths),
-            types=_types(types, lengths),
+            ids=np.fromiter(chain.from_iterable(ids), np.int64, tokens),
+            positions=np.arange(tokens) - starts.repeat(lengths),
+            types=_types(types, lengths, tokens),
             lengths=lengths,
             starts=starts,
             tiles=tile([(run.start, run.stop, table.fields.data_ptr()) for run, table in unmerged]),
@@ -65,6 +64,11 @@ class Plan:
         )
 
     @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence."""
+        return int(self.lengths.max())
+
+    @property
     def keys(self) -> frozenset[Key]:
         """The linear layers where a tile's adapter adds something."""
         return frozenset().union(*(table.keys for table in self.tables))
@@ -72,44 +76,36 @@ class Plan:
     @property
     def ranks(self) -> int:
         """The largest number of ranks that an adapter has at one linear layer."""
-        return max((table.ranks for table in self.tables), default=0)
+        return max([table.ranks for table in self.tables], default=0)
 
     @property
     def aligned(self) -> int:
         """What all ranks and columns are a multiple of."""
-        return min((table.aligned for table in self.tables), default=8)
+        return min([table.aligned for table in self.tables], default=8)
 
     def bucket(self) -> Bucket | None:
         """Where it fits; None if nowhere: too large, or computed in part with merged weights, which no graph knows."""
         if self.merged or self.aligned != 8:
             return None
-        groups = frozenset[str]().union(*(table.groups for table in self.tables))
-        longest = int(self.lengths.max())
-        return bucket_of(len(self.ids), len(self.lengths), longest, len(self.tiles), self.ranks, groups)
+        groups = frozenset[str]().union(*[table.groups for table in self.tables])
+        return bucket_of(len(self.ids), len(self.lengths), self.longest, len(self.tiles), self.ranks, groups)
 
     def stage(self, bucket: Bucket | None = None) -> Stage:
         """ids, positions, types (tokens,) int64, offsets (sequences + 1,) int32, tiles (tiles, 3) int64.
 
         Filled up to a bucket, the tokens beyond the batch's are sequences of their own, in no tile: nobody else attends
         to them. They are computed all the same, because an attention kernel may read on beyond a sequence, and
-        whatever it multiplies by zero there must be finite.
+        whatever it multiplies by zero there must be finite. Sequences beyond those are empty, at the end.
         """
         tokens = bucket.tokens if bucket else len(self.ids)
         stage = Stage()
         for row in (self.ids, self.positions, self.types):
-            stage.put(filled(row, tokens))
-        offsets = self._offsets(bucket) if bucket else np.append(self.starts, tokens)
-        stage.put(offsets.astype(np.int32))
-        stage.put(filled(self.tiles, bucket.tiles) if bucket else self.tiles)
+            stage.put(row, tokens)
+        filling = range(len(self.ids), tokens, bucket.longest) if bucket else ()
+        offsets = np.array([*self.starts.tolist(), *filling], dtype=np.int32)
+        stage.put(offsets, (bucket.sequences if bucket else len(self.starts)) + 1, tokens)
+        stage.put(self.tiles, bucket.tiles if bucket else None)
         return stage
-
-    def _offsets(self, bucket: Bucket) -> Integers:
-        """Where the batch's sequences start, those that fill up, and the end for each that is empty."""
-        filling = np.arange(len(self.ids), bucket.tokens, bucket.longest)
-        offsets: Integers = np.full(bucket.sequences + 1, bucket.tokens, dtype=np.int64)
-        starts = np.concatenate([self.starts, filling])
-        offsets[: len(starts)] = starts
-        return offsets
 
 
 def table_of(slot: Slot, layers: int, device: torch.device) -> Table:
@@ -119,8 +115,8 @@ def table_of(slot: Slot, layers: int, device: torch.device) -> Table:
     return slot.table
 
 
-def _types(types: Sequence[Sequence[int] | None], lengths: Integers) -> Integers:
+def _types(types: Sequence[Sequence[int] | None], lengths: Integers, tokens: int) -> Integers:
     if not any(types):
-        return np.zeros(lengths.sum(), dtype=np.int64)
+        return np.zeros(tokens, dtype=np.int64)
     rows = (kind or (0,) * length for kind, length in zip(types, lengths.tolist(), strict=True))
-    return np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    return np.fromiter(chain.from_iterable(rows), np.int64, tokens)

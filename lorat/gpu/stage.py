@@ -1,5 +1,6 @@
 """Host arrays that go to the device in one copy from pinned memory."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,38 +14,37 @@ _TYPES = {
     np.dtype(np.float32): torch.float32,
 }
 Array = np.ndarray[Any, Any]
+Shape = tuple[int, ...]
 
 
 class Stage:
     """Arrays put one after another; arrays of the same shapes and types lie at the same places each time."""
 
     def __init__(self) -> None:
-        self._arrays: list[tuple[int, Array]] = []
+        self._arrays: list[tuple[int, Shape, Array, int]] = []
         self.bytes = 0
 
-    def put(self, array: Array) -> int:
-        """Take an array (int64, int32 or float32) along. Returns its place among `views`."""
-        self._arrays.append((self.bytes, np.ascontiguousarray(array)))
-        self.bytes += -(-array.nbytes // _ALIGNMENT) * _ALIGNMENT
+    def put(self, array: Array, rows: int | None = None, value: int = 0) -> int:
+        """Take an array (int64, int32 or float32) along, filled up to so many rows with `value`.
+
+        Returns its place among `views`.
+        """
+        shape = (len(array) if rows is None else rows, *array.shape[1:])
+        self._arrays.append((self.bytes, shape, array, value))
+        self.bytes += -(-math.prod(shape) * array.itemsize // _ALIGNMENT) * _ALIGNMENT
         return len(self._arrays) - 1
 
-    def write(self, target: np.ndarray[Any, np.dtype[np.uint8]]) -> None:
-        """Write all of it into `bytes` bytes."""
-        for start, array in self._arrays:
-            target[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+    def write(self, target: np.ndarray[Any, np.dtype[np.uint8]], first: int = 0) -> None:
+        """Write all of it into `bytes` bytes from the first on."""
+        for start, shape, array, value in self._arrays:
+            there, rows = np.ndarray(shape, array.dtype, target, first + start), len(array)
+            there[:rows] = array
+            if rows < shape[0]:
+                there[rows:] = value
 
     def views(self, buffer: Tensor) -> list[Tensor]:
         """The arrays' places in a uint8 tensor of `bytes` bytes, each with its type and shape."""
         return [
-            buffer[start : start + array.nbytes].view(_TYPES[array.dtype]).view(array.shape)
-            for start, array in self._arrays
+            buffer[start : start + math.prod(shape) * array.itemsize].view(_TYPES[array.dtype]).view(shape)
+            for start, shape, array, _ in self._arrays
         ]
-
-
-def filled(rows: Array, count: int, value: int = 0) -> Array:
-    """An array with so many rows: its own, then `value`."""
-    if len(rows) == count:
-        return rows
-    made = np.full((count, *rows.shape[1:]), value, dtype=rows.dtype)
-    made[: len(rows)] = rows
-    return made

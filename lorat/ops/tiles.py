@@ -16,9 +16,10 @@ def tile(segments: Sequence[tuple[int, int, int]]) -> Tiles:
     """Tiles of segments (start, stop, what), in their order, of at most ROWS rows."""
     if not segments:
         return np.zeros((0, 3), dtype=np.int64)
-    start, stop, what = np.array(segments, dtype=np.int64).T
-    counts = -(-(stop - start) // ROWS)
-    owner = np.repeat(np.arange(len(segments)), counts)
-    place = np.arange(len(owner)) - (counts.cumsum() - counts)[owner]
-    first = start[owner] + place * ROWS
-    return np.stack([what[owner], first, np.minimum(first + ROWS, stop[owner])], axis=1)
+    rows = np.array([(what, start, stop) for start, stop, what in segments], dtype=np.int64)
+    counts = (rows[:, 2] - rows[:, 1] + ROWS - 1) // ROWS
+    tiles: Tiles = rows.repeat(counts, axis=0)
+    first, stop = tiles[:, 1], tiles[:, 2]
+    first += ROWS * (np.arange(len(tiles)) - (counts.cumsum() - counts).repeat(counts))
+    np.minimum(stop, first + ROWS, out=stop)
+    return tiles
