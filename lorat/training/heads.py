@@ -29,7 +29,8 @@ def train_head(
 
     model = _wrap(how, data, directory, base).to(base.device)
     train, dev = items_of(base, data, data.train), items_of(base, data, data.dev)
-    if work.last() is None:
+    texts = data.kind != "tags"
+    if texts and work.last() is None:
         start(model, train, len(data.labels), base, how, seed)
     trainer = Trainer(
         model=model,
@@ -43,7 +44,8 @@ def train_head(
         optimizers=(optimizer(model, how), None),
     )
     history = run(trainer, how, work)
-    finish(model, train, len(data.labels))
+    if texts:
+        finish(model, train, len(data.labels))
     return model, history
 
 

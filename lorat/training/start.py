@@ -1,9 +1,9 @@
-"""Where the training of a head starts and ends: as a logistic regression on what it reads.
+"""Where the training of a head of texts starts and ends: as a logistic regression on what it reads.
 
 A head that starts at random takes epochs to grow, while the adapter learns to please it: so it starts as a logistic
-regression (linear probing first: arXiv 2202.10054). Where it reads one vector a text, that is the one of [CLS], while
-what a sentence encoder knows of a text is the mean over its tokens: so LoRA first learns, without labels, to say there
-what the base says by its mean.
+regression (linear probing first: arXiv 2202.10054). What it reads is the vector of [CLS], while what a sentence encoder
+knows of a text is the mean over its tokens: so LoRA first learns, without labels, to say there what the base says by
+its mean. A head of words starts at random: from a regression it comes to less in the end (docs/training.md).
 """
 
 import math
@@ -23,7 +23,7 @@ from lorat.model import LoRAT
 from lorat.multi import MultiLoRAT
 from lorat.rows import Row
 from lorat.tokenizer import Tokens
-from lorat.training.inputs import IGNORED, Item, collate
+from lorat.training.inputs import Item, collate
 from lorat.training.loop import EVAL_BATCH, optimizer
 from lorat.training.plan import Hyperparameters
 
@@ -38,16 +38,14 @@ def start(model: LoRAT, items: Sequence[Item], labels: int, base: Base, how: Hyp
 
     Raises ConfigError where the learning rate is too high for that.
     """
-    tags = model.task == "token_classification"
-    if not tags and base.recipe.pooling == ("mean",) and not base.recipe.dense:
+    if base.recipe.pooling == ("mean",) and not base.recipe.dense:
         teach_first_token(model, items, MultiLoRAT(base, slots=1), how, seed)
     _fit(model, items, labels, START_C)
 
 
 def finish(model: LoRAT, items: Sequence[Item], labels: int) -> None:
-    """Fit a head of texts once more: one that was trained all along is too sure of texts that belong to no label."""
-    if model.task != "token_classification":
-        _fit(model, items, labels, END_C)
+    """Fit the head once more: one that was trained all along is too sure of texts that belong to no label."""
+    _fit(model, items, labels, END_C)
 
 
 def teach_first_token(
@@ -86,33 +84,21 @@ def _encoded(model: LoRAT, items: Sequence[Item]) -> Any:
 
 
 @torch.no_grad()
-def _features(model: LoRAT, items: Sequence[Item], tags: bool) -> list[Tensor]:
-    """What the head reads of each item: (hidden,) of a text, (tokens, hidden) of a sentence of words. On the CPU."""
+def _features(model: LoRAT, items: Sequence[Item]) -> Tensor:
+    """What the head reads of each text, (texts, hidden), on the CPU."""
     model.eval()
-    found: list[Tensor] = [torch.empty(0)] * len(items)
     order = sorted(range(len(items)), key=lambda place: len(items[place]["input_ids"]))
-    for begin in range(0, len(order), EVAL_BATCH):
-        places = order[begin : begin + EVAL_BATCH]
-        output = _encoded(model, [items[place] for place in places])
-        for row, place in enumerate(places):
-            length = len(items[place]["input_ids"])
-            found[place] = (output.last_hidden_state[row, :length] if tags else output.pooler_output[row]).cpu()
-    return found
+    batches = [[items[place] for place in order[at : at + EVAL_BATCH]] for at in range(0, len(order), EVAL_BATCH)]
+    found = torch.cat([_encoded(model, batch).pooler_output.cpu() for batch in batches])
+    return found[torch.tensor(order).argsort()]
 
 
 def _fit(model: LoRAT, items: Sequence[Item], labels: int, c: float) -> None:
     """Let the head be a logistic regression on what it reads. Raises ConfigError where that is not finite."""
-    tags = model.task == "token_classification"
-    features = _features(model, items, tags)
-    if not all(row.isfinite().all() for row in features):
+    x, y = _features(model, items), np.array([item["labels"] for item in items])
+    if not x.isfinite().all():
         raise ConfigError("training diverged: lower the learning rate")
-    if tags:
-        marks = [torch.tensor(item["labels"]) for item in items]
-        x = torch.cat([row[mark != IGNORED] for row, mark in zip(features, marks, strict=True)]).numpy()
-        y = torch.cat([mark[mark != IGNORED] for mark in marks]).numpy()
-    else:
-        x, y = torch.stack(features).numpy(), np.array([item["labels"] for item in items])
-    weight, bias = _regression(x, y, labels, c)
+    weight, bias = _regression(x.numpy(), y, labels, c)
     with torch.no_grad():
         model.model.classifier.weight.copy_(torch.from_numpy(weight))
         model.model.classifier.bias.copy_(torch.from_numpy(bias))
