@@ -1,6 +1,6 @@
 """The whole server over HTTP: closed and open loop, mixed adapters, a flood, cold adapters.
 
-python -m benchmarks.serve [--seconds 10] [--infinity /path/to/infinity_emb]
+python -m benchmarks.serve [--seconds 10] [--infinity /path/to/infinity_emb] [--device cuda] [--base DIR]
 
 Every load's answers must be 200 and name the adapter that was asked for; a sample of their vectors is held against the
 same texts computed alone in float32.
@@ -44,10 +44,11 @@ Choose = Callable[[int], Request]
 def main() -> None:
     options = _options()
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
-        flags = [f"--dtype={options.dtype}", "--max-queue-seconds=600"]
+        flags = [f"--dtype={options.dtype}", f"--device={options.device}", "--max-queue-seconds=600"]
+        flags += [f"--base={options.base}"] if options.base else []
         url = stack.enter_context(server(Path(directory) / "store", flags))
         loads = Loads(url, Path(directory), options)
-        peer = options.infinity and stack.enter_context(infinity(options.infinity))
+        peer = options.infinity and stack.enter_context(infinity(options.infinity, options.base, options.device))
         result = {
             "closed": loads.closed(peer),
             "open": loads.open(),
@@ -68,6 +69,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cold", type=int, default=200, help="adapters to load one after another")
     parser.add_argument("--infinity", type=Path, help="Infinity's command, to measure it beside: the base alone")
     parser.add_argument("--dtype", default="bfloat16", help="what LoRAT computes in")
+    parser.add_argument("--device", default="cpu", help="of all servers")
+    parser.add_argument("--base", help="a model's directory; none: the embedded base")
     parser.add_argument("--out", type=Path)
     return parser.parse_args()
 
@@ -85,15 +88,15 @@ class Loads:
     """The loads of one server, with its adapters uploaded."""
 
     def __init__(self, url: str, directory: Path, options: argparse.Namespace) -> None:
-        tokenizer = AutoTokenizer.from_pretrained(locate_base(None))
+        tokenizer = AutoTokenizer.from_pretrained(locate_base(options.base))
         self._url, self._directory = url, directory
         self._seconds, self._rounds, self._clients = options.seconds, options.rounds, options.clients
-        self._dtype = options.dtype
+        self._options = options
         self._corpus = texts(tokenizer)
         self._ids = [tokenizer(text)["input_ids"] for text in self._corpus]
-        self._names = _upload(url, directory, ADAPTERS + options.cold)
+        self._names = _upload(url, directory, ADAPTERS + options.cold, options.base)
         self._mixed = self._names[:ADAPTERS]
-        self.oracle = Oracle(directory)
+        self.oracle = Oracle(directory, options.base)
 
     def closed(self, peer: str | None) -> list[dict[str, Any]]:
         """Closed loop, interleaved, beside the peer and beside the engine without HTTP."""
@@ -104,7 +107,7 @@ class Loads:
             if peer:
                 loads.append(("infinity base", peer, clients, size, self._choose_openai(size)))
         rows = []
-        with _engine(self._ids, self._dtype) as engine:
+        with _engine(self._ids, self._options) as engine:
             contents = [engine.read(self._directory / name) for name in self._mixed]
             turns = [*product(range(self._rounds), [*loads, None])]
             for turn, load in tqdm(turns, unit="load", file=sys.stderr):
@@ -208,11 +211,11 @@ class Loads:
 class Oracle(Checked):
     """The same texts with the same adapters, alone and in float32."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, base: str | None) -> None:
         """directory: holds each adapter under its name."""
         super().__init__()
         self._directory = directory
-        self._model = MultiLoRAT.from_pretrained(device="cpu", dtype="float32", slots=1)
+        self._model = MultiLoRAT.from_pretrained(base, device="cpu", dtype="float32", slots=1)
         self._known: dict[tuple[str, str | None], np.ndarray] = {}
 
     def check(self, seen: Seen) -> None:
@@ -231,8 +234,8 @@ class Oracle(Checked):
         return self._known[text, adapter]
 
 
-def _upload(url: str, directory: Path, count: int) -> list[str]:
-    config = AutoConfig.from_pretrained(locate_base(None))
+def _upload(url: str, directory: Path, count: int, base: str | None) -> list[str]:
+    config = AutoConfig.from_pretrained(locate_base(base))
     names = [f"a{seed}" for seed in range(count)]
     with Client(url, None) as client:
         for seed, name in enumerate(tqdm(names, unit="adapter", file=sys.stderr)):
@@ -245,8 +248,8 @@ def _is_device(sample: Any) -> bool:
 
 
 @contextmanager
-def _engine(ids: list[list[int]], dtype: str) -> Iterator[Served]:
-    engine = Served(ids * PASSES, dtype, workers=2)
+def _engine(ids: list[list[int]], options: argparse.Namespace) -> Iterator[Served]:
+    engine = Served(ids * PASSES, options.dtype, workers=2, base=options.base, device=options.device)
     yield engine
     engine.close()
 

@@ -28,8 +28,16 @@ Content = tuple[str, Adapter]
 class Served:
     """The engine without HTTP; every text is a request of its own."""
 
-    def __init__(self, ids: Sequence[list[int]], dtype: str, workers: int, slots: int = 128) -> None:
-        self.model = MultiLoRAT.from_pretrained(device="cpu", dtype=dtype, slots=slots)
+    def __init__(
+        self,
+        ids: Sequence[list[int]],
+        dtype: str,
+        workers: int,
+        slots: int = 128,
+        base: str | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.model = MultiLoRAT.from_pretrained(base, device=device, dtype=dtype, slots=slots)
         self.metrics = Metrics()
         self._engine = Engine(self.model, TOKENS, self.metrics, workers, express=True)
         self._ids = ids
@@ -96,10 +104,10 @@ class ProcessFacts:
 
 
 @contextmanager
-def infinity(command: Path) -> Iterator[str]:
+def infinity(command: Path, base: str | None = None, device: str = "cpu") -> Iterator[str]:
     """Infinity with its torch engine, serving the base; its URL."""
-    flags = ["--engine", "torch", "--device", "cpu", "--no-bettertransformer", "--no-trust-remote-code"]
-    model = ["--model-id", str(locate_base(None)), "--served-model-name", PEER_MODEL]
+    flags = ["--engine", "torch", "--device", device, "--no-bettertransformer", "--no-trust-remote-code"]
+    model = ["--model-id", str(locate_base(base)), "--served-model-name", PEER_MODEL]
     with _process([str(command), "v2", *model, *flags], "/health") as (url, _):
         yield url
 
