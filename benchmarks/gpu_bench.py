@@ -118,16 +118,19 @@ class Bench:
         return _microseconds(lambda layer: launch.add((layer, group), y, x))
 
     def passes(self) -> dict[str, float]:
-        """Microseconds of what lies between the products, ours and PyTorch's."""
+        """Microseconds of what lies between the products and behind them, ours and PyTorch's."""
         made = (torch.randn(SEQUENCES * LENGTH, CONFIG.hidden_size, device=DEVICE, dtype=DTYPE) for _ in range(4))
         y, x, weights, biases = made
         wide = torch.randn(SEQUENCES * LENGTH, CONFIG.intermediate_size, device=DEVICE, dtype=DTYPE)
         weight, bias, width = weights[0], biases[0], (CONFIG.hidden_size,)
+        bags = torch.tensor([[place * LENGTH, LENGTH, 0] for place in range(SEQUENCES)], device=DEVICE)
         runs: dict[str, Callable[[int], object]] = {
             "norm of a sum": lambda _: triton.add_norm(y, x, weight, bias, 1e-12),
             "norm of a sum, PyTorch": lambda _: F.layer_norm(y + x, width, weight, bias, 1e-12),
             "gelu": lambda _: triton.gelu(wide),
             "gelu, PyTorch": lambda _: F.gelu(wide),
+            "means of texts": lambda _: triton.pool(y, bags, ("mean",)),
+            "means of texts, PyTorch": lambda _: y.view(SEQUENCES, LENGTH, -1).float().mean(1),
         }
         return {name: _microseconds(run) for name, run in runs.items()}
 

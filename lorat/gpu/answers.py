@@ -17,6 +17,8 @@ from lorat.rows import Asked, Row, by_kind
 
 Compute = Callable[[Tensor, Sequence[Tensor]], Sequence[Tensor] | Tensor]
 """Hidden states (tokens, hidden) and what was staged, to one float32 answer for each row asked."""
+Pool = Callable[[Tensor, Tensor, Sequence[str]], Tensor]
+"""As `lorat.ops.reference.pool`."""
 
 
 class Answers:
@@ -32,6 +34,7 @@ class Answers:
         rows: Sequence[Row],
         heads: Sequence[LoadedHead | None],
         recipes: Sequence[Recipe],
+        pool: Pool,
         loaded: Callable[[Dense], Dense],
         bucket: Bucket | None = None,
     ) -> None:
@@ -39,36 +42,47 @@ class Answers:
         self.stage = Stage()
         kinds = by_kind(rows, recipes)
         plain = len(kinds) == 1 and rows[0].task == "embedding" and not recipes[0].dense
-        self.pooling = tuple(recipes[0].pooling) if bucket and plain else None
-        self._bucket = bucket if self.pooling else None
+        self.pooling = recipes[0].pooling if bucket and plain else None
+        self._room = bucket.sequences if bucket and plain else None
         self._count = len(rows)
         self._shapes: list[tuple[int, torch.Size]] = []
         self._kinds: list[tuple[list[int], Compute]] = []
         for places in kinds:
-            chosen = [head for place in places if (head := heads[place])]
-            skips = np.array([rows[place].tokens.skip for place in places])
+            starts, lengths = plan.starts[places], plan.lengths[places]
             task, recipe = rows[places[0]].task, recipes[places[0]]
-            self._kinds.append((places, self._plan(plan, np.array(places), task, chosen, skips, recipe, loaded)))
+            if task == "embedding":
+                skips = np.array([rows[place].tokens.skip for place in places])
+                compute = self._embedding(starts, lengths, skips, recipe.pooling, pool, [*map(loaded, recipe.dense)])
+            else:
+                chosen = [head for place in places if (head := heads[place])]
+                compute = self._by_head(starts, lengths, task, chosen)
+            self._kinds.append((places, compute))
 
-    def _plan(
+    def _embedding(
         self,
-        plan: Plan,
-        places: Integers,
-        task: Asked,
-        heads: Sequence[LoadedHead],
+        starts: Integers,
+        lengths: Integers,
         skips: Integers,
-        recipe: Recipe,
-        loaded: Callable[[Dense], Dense],
+        modes: Sequence[str],
+        pool: Pool,
+        dense: Sequence[Dense],
     ) -> Compute:
-        starts, lengths = plan.starts[places], plan.lengths[places]
-        if task == "embedding":
-            dense = [loaded(one) for one in recipe.dense]
-            return _pooling(self.stage, starts, lengths, skips, recipe.pooling, dense, self._bucket)
+        before = np.minimum(skips, lengths - 1)
+        bags = self.stage.put(np.array([starts + before, lengths - before, before]).T, self._room)
+
+        def compute(hidden: Tensor, staged: Sequence[Tensor]) -> Tensor:
+            vectors = pool(hidden, staged[bags], modes)
+            for one in dense:
+                vectors = activation(one.activation)(F.linear(vectors, one.weight, one.bias))
+            return vectors
+
+        return compute
+
+    def _by_head(self, starts: Integers, lengths: Integers, task: Asked, heads: Sequence[LoadedHead]) -> Compute:
         if task == "sequence_classification":
             first = self.stage.put(starts)
             return lambda hidden, staged: sequence_logits(hidden.index_select(0, staged[first]), heads)
-        tokens, _ = _runs(starts, lengths)
-        kept = self.stage.put(tokens)
+        kept = self.stage.put(_runs(starts, lengths))
         sizes: list[int] = lengths.tolist()
         if task == "hidden_states":
             return lambda hidden, staged: hidden.index_select(0, staged[kept]).float().split_with_sizes(sizes)
@@ -100,66 +114,8 @@ class Answers:
         return [answers[place] for place in range(self._count)]
 
 
-def _runs(starts: Integers, counts: Integers) -> tuple[Integers, Integers]:
-    """Numbers counting up from each start, and where each run begins among them."""
-    before: Integers = counts.cumsum() - counts
-    shifts = (starts - before).repeat(counts)
+def _runs(starts: Integers, counts: Integers) -> Integers:
+    """Numbers counting up from each start."""
+    shifts = (starts - counts.cumsum() + counts).repeat(counts)
     numbers: Integers = np.arange(len(shifts)) + shifts
-    return numbers, before
-
-
-def _pooling(
-    stage: Stage,
-    starts: Integers,
-    lengths: Integers,
-    skips: Integers,
-    modes: Sequence[str],
-    dense: Sequence[Dense],
-    bucket: Bucket | None,
-) -> Compute:
-    """As `lorat.pooling.pool`: one bag of weighted rows for each sequence, summed in float32.
-
-    Filled up to a bucket, what is left of the tokens is the last one again, of weight zero, in the first empty bag.
-    """
-    skips = np.minimum(skips, lengths - 1)
-    first, counts = starts + skips, lengths - skips
-    tokens, bags_at = _runs(first, counts)
-    size, room = (bucket.tokens, bucket.sequences) if bucket else (len(tokens), len(starts))
-    places = stage.put(tokens, size, tokens[-1]), stage.put(bags_at, room, len(tokens))
-    bags = [(mode, _bag(stage, mode, places, skips, counts, size)) for mode in modes]
-    ends = {"cls": first, "lasttoken": starts + lengths - 1}
-    at = {mode: stage.put(ends[mode], room) for mode in modes if mode in ends}
-
-    def compute(hidden: Tensor, staged: Sequence[Tensor]) -> Tensor:
-        values = hidden.float()
-        pooled = [
-            values.index_select(0, staged[at[mode]]) if mode in at else _sum(values, mode, bag, staged)
-            for mode, bag in bags
-        ]
-        vectors = torch.cat(pooled, dim=1)
-        for one in dense:
-            vectors = activation(one.activation)(F.linear(vectors, one.weight, one.bias))
-        return vectors
-
-    return compute
-
-
-def _bag(
-    stage: Stage, mode: str, places: tuple[int, int], skips: Integers, counts: Integers, size: int
-) -> tuple[int, ...]:
-    """Where rows, bags and weights are staged; no weights for a maximum."""
-    if mode in ("cls", "lasttoken", "max"):
-        return places
-    if mode == "weightedmean":
-        positions, _ = _runs(skips + 1, counts)
-        weights = positions / np.add.reduceat(positions, counts.cumsum() - counts).repeat(counts)
-    else:
-        weights = (1 / (counts if mode == "mean" else np.sqrt(counts))).repeat(counts)
-    return (*places, stage.put(weights.astype(np.float32), size))
-
-
-def _sum(values: Tensor, mode: str, bag: Sequence[int], staged: Sequence[Tensor]) -> Tensor:
-    rows, bags, *weights = (staged[place] for place in bag)
-    if mode == "max":
-        return F.embedding_bag(rows, values, bags, mode="max")
-    return F.embedding_bag(rows, values, bags, mode="sum", per_sample_weights=weights[0])
+    return numbers

@@ -9,13 +9,14 @@ from importlib.util import find_spec
 from torch import Tensor
 
 from lorat.errors import BaseError
-from lorat.gpu.answers import Answers
+from lorat.gpu.answers import Answers, Pool
 from lorat.gpu.buckets import Bucket
 from lorat.gpu.encoder import Encoder
 from lorat.gpu.graphs import Graphs
 from lorat.gpu.lanes import Lane, Lanes
 from lorat.gpu.plan import Plan
 from lorat.heads import LoadedHead
+from lorat.ops import reference
 from lorat.packed import PackedBert
 from lorat.recipe import Dense, Recipe
 from lorat.rows import Row
@@ -36,12 +37,13 @@ class GpuForward:
     ) -> None:
         """model: the base, on the GPU. recipe_of: the embedding recipe of a slot.
 
-        For tests on a CPU: `tiled=False` takes its products in place of the kernels, `filled` fills batches up
-        to their bucket though no graph runs. Raises BaseError where Triton is missing.
+        For tests on a CPU: `tiled=False` takes plain products and pooling in place of the kernels, `filled` fills
+        batches up to their bucket though no graph runs. Raises BaseError where Triton is missing.
         """
         if tiled and find_spec("triton") is None:
             raise BaseError("a GPU needs Triton for its adapters: pip install triton, or choose device cpu")
         self._encoder = Encoder(model, tiled=tiled)
+        self._pool = _kernel() if tiled else reference.pool
         self._device = self._encoder.device
         self._layers = len(model.layers)
         self._recipe_of, self._filled = recipe_of, filled
@@ -60,7 +62,7 @@ class GpuForward:
             plan = Plan.of([t.ids for t in tokens], [t.types for t in tokens], slots, self._layers, self._device)
             recipes = [self._recipe_of(slot) for slot in slots]
             bucket = plan.bucket() if self._graphs or self._filled else None
-            answers = Answers(plan, rows, heads, recipes, self._loaded, bucket)
+            answers = Answers(plan, rows, heads, recipes, self._pool, self._loaded, bucket)
             with self._lock:
                 fetched = self._queue(lane, plan, answers, bucket)
             lane.settle()  # others may queue meanwhile; what this batch reads is held until here
@@ -98,3 +100,9 @@ class GpuForward:
                     self._dense.popitem(last=False)
             self._dense.move_to_end(id(dense))
             return self._dense[id(dense)][1]
+
+
+def _kernel() -> Pool:
+    from lorat.ops import triton  # a CPU has no Triton
+
+    return triton.pool

@@ -1,4 +1,4 @@
-"""The Triton kernels of `lorat.ops.triton` for what lies between a layer's products, each in one pass over memory."""
+"""Triton kernels of `lorat.ops.triton` between a layer's products and behind the last: one pass over memory each."""
 
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
@@ -10,6 +10,12 @@ import triton.language as tl
 def _plus(a, b):
     """For sums: the interpreter knows `tl.sum` only where it was on when Triton was imported."""
     return a + b
+
+
+@triton.jit
+def _larger(a, b):
+    """For maxima, as `_plus` for sums."""
+    return tl.maximum(a, b)
 
 
 @triton.jit(do_not_specialize=["epsilon"])
@@ -46,3 +52,44 @@ def gelu(y, count, SIZE: tl.constexpr):
     series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
     tail = 0.5 * series * tl.exp(-z * z)  # beyond |x|
     tl.store(y + at, (x * tl.where(x < 0, tail, 1.0 - tail)).to(y.dtype.element_ty), mask=at < count)
+
+
+@triton.jit
+def pool(vectors, hidden, bags, stride, width, MODE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """One mode of `lorat.ops.reference.pool`, summed in float32: vectors[bag] of the rows in it.
+
+    Program (bag, block of COLUMNS columns): it goes through the bag's rows, ROWS at a time. vectors: float32, stride
+    apart. hidden: (rows, width), contiguous.
+    """
+    bag = bags + tl.program_id(0) * 3
+    first, count, before = tl.load(bag), tl.load(bag + 1), tl.load(bag + 2)
+    if MODE == "lasttoken":
+        first += tl.maximum(count - 1, 0)
+    rows = tl.minimum(count, 1) if MODE == "cls" or MODE == "lasttoken" else count
+    column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    lowest: tl.constexpr = float("-inf") if MODE == "max" else 0.0
+    total = tl.full((ROWS, COLUMNS), lowest, tl.float32)
+    for start in range(0, rows, ROWS):
+        row = start + tl.arange(0, ROWS)[:, None]
+        values = tl.load(
+            hidden + (first + row) * width + column, mask=(row < rows) & (column < width), other=lowest
+        ).to(tl.float32)
+        if MODE == "max":
+            total = tl.maximum(total, values)
+        elif MODE == "weightedmean":
+            total += values * (before + row + 1).to(tl.float32)
+        else:
+            total += values
+    size = tl.maximum(count, 1).to(tl.float32)
+    if MODE == "max":
+        vector = tl.reduce(total, 0, _larger, keep_dims=True)
+    else:
+        vector = tl.reduce(total, 0, _plus, keep_dims=True)
+    if MODE == "mean":
+        vector /= size
+    elif MODE == "mean_sqrt_len_tokens":
+        vector /= tl.sqrt(size)
+    elif MODE == "weightedmean":
+        vector /= size * before.to(tl.float32) + size * (size + 1) / 2
+    at = vectors + tl.program_id(0) * stride + column
+    tl.store(at, tl.where(count > 0, vector, 0.0), mask=column < width)

@@ -16,6 +16,7 @@ _COLUMNS, _WARPS = 256, 4
 _CHUNK, _CHUNK_COLUMNS = 768, 128  # columns that one program adds to, and how many at a time
 _NORM_ROWS, _NORM_WARPS = 4, 4
 _GELU_SIZE = 2048
+_POOL_ROWS, _POOL_COLUMNS = 32, 64
 _LEAST_RANKS, _MOST_RANKS = 16, 64  # of one block: the matrix units take no fewer, and usual layers have no more
 
 
@@ -86,6 +87,19 @@ def gelu(y: Tensor) -> Tensor:
     assert y.is_contiguous()
     passes.gelu[-(-y.numel() // _GELU_SIZE),](y, y.numel(), SIZE=_GELU_SIZE)
     return y
+
+
+def pool(hidden: Tensor, bags: Tensor, modes: Sequence[str]) -> Tensor:
+    """As `lorat.ops.reference.pool`."""
+    assert hidden.is_contiguous() and bags.is_contiguous()
+    width = hidden.shape[1]
+    vectors = hidden.new_empty((len(bags), len(modes) * width), dtype=torch.float32)
+    for place, mode in enumerate(modes):
+        passes.pool[len(bags), -(-width // _POOL_COLUMNS)](
+            vectors[:, place * width :], hidden, bags, vectors.stride(0), width,
+            MODE=mode, ROWS=_POOL_ROWS, COLUMNS=_POOL_COLUMNS,
+        )  # fmt: skip
+    return vectors
 
 
 def _depth(x: Tensor) -> int:

@@ -5,11 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorat import ops
+from lorat import ops, pooling
 from lorat.deltas import Delta, Part
 from lorat.ops import reference, triton
 from lorat.ops.table import PART, PART_FIELDS, PARTS
 from lorat.ops.tiles import ROWS, tile
+from lorat.recipe import POOLING_MODES, Recipe
 from tests.kernels import DEVICES, kernels_of, use_kernels
 
 IN, WIDTH, TARGETS = 24, 16, 3
@@ -125,6 +126,25 @@ def test_passes_between_products_equal_torch_in_float32(rows, width, dtype, tole
         assert (got.cpu().float() - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_texts_are_pooled_as_on_a_cpu_and_alone_as_together(mode, dtype, device, monkeypatch):
+    use_kernels(device, monkeypatch)
+    lengths, skips = torch.tensor([5, 1, 40, 2, 70, 3]), torch.tensor([0, 3, 7, 1, 69, 99])
+    hidden = torch.randn(int(lengths.sum()), 100, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    expected = pooling.pool(hidden, lengths.tolist(), skips.tolist(), Recipe(pooling=(mode, "mean")))
+    before = torch.minimum(skips, lengths - 1)
+    bags = torch.stack([lengths.cumsum(0) - lengths + before, lengths - before, before], dim=1)
+    bags = torch.cat([bags, torch.zeros(2, 3, dtype=torch.int64)]).to(device)  # as filled up to a bucket
+    for pool in (reference.pool, triton.pool):
+        got = pool(hidden.to(device), bags, (mode, "mean"))
+        assert got.dtype == torch.float32 and not got[len(lengths) :].any()
+        assert (got[: len(lengths)].cpu() - expected).abs().max() <= 1e-5
+        alone = [pool(hidden.to(device), bag.unsqueeze(0), (mode, "mean")) for bag in bags]
+        assert torch.equal(torch.cat(alone), got)
+
+
 def test_an_entry_has_as_many_parts_as_the_kernels_ask():
     assert PARTS == 3
 
@@ -144,6 +164,8 @@ def test_the_kernels_compile_for_a_gpu_where_there_is_none(dtype, tmp_path, monk
     norm = compiled("add_norm", dtype, {"ROWS": 4, "COLUMNS": 1024}, "passes")
     for assembly in (norm, compiled("gelu", dtype, {"SIZE": 2048}, "passes")):
         assert "ld.global.v4" in assembly and "st.global.v4" in assembly
+    for mode in POOLING_MODES:
+        assert "st.global" in compiled("pool", dtype, {"MODE": mode, "ROWS": 32, "COLUMNS": 64}, "passes")
 
 
 def compiled(name, dtype, constants, module="kernels"):
@@ -151,8 +173,8 @@ def compiled(name, dtype, constants, module="kernels"):
     from triton.compiler import ASTSource, compile
 
     kernel = getattr(kernels_of(module, interpreted=False), name)
-    types = {"h": "*fp32", "tiles": "*i64", "epsilon": "fp32"}
-    types |= dict.fromkeys(("x", "y", "residual", "weight", "bias"), f"*{dtype}")
+    types = {"h": "*fp32", "tiles": "*i64", "epsilon": "fp32", "vectors": "*fp32", "bags": "*i64"}
+    types |= dict.fromkeys(("x", "y", "residual", "weight", "bias", "hidden"), f"*{dtype}")
     signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
     aligned = [
         place

@@ -19,7 +19,7 @@ from lorat.gpu.buckets import bucket_of
 from lorat.gpu.forward import GpuForward
 from lorat.gpu.lanes import Lane
 from lorat.gpu.plan import Plan
-from lorat.recipe import Recipe
+from lorat.recipe import POOLING_MODES, Recipe
 from lorat.targets import MODULES
 from tests.kernels import GPU, use_kernels
 from tests.oracle import ALL_LINEAR, make_peft
@@ -106,12 +106,14 @@ def test_no_rows_are_no_answers(tiny):
     assert GpuForward(tiny._model, tiny.recipe, tiled=False)([], []) == []
 
 
+@pytest.mark.parametrize("tiled", [False, True])
 @pytest.mark.parametrize("filled", [False, True])
-@pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
-def test_every_pooling_equals_the_plain_one(tiny, mode, filled):
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_every_pooling_equals_the_plain_one(tiny, mode, filled, tiled, monkeypatch):
+    use_kernels("cpu", monkeypatch)
     recipe = Recipe(pooling=(mode, "mean"))
     tiny.recipe = lambda slot: recipe
-    forward = GpuForward(tiny._model, tiny.recipe, tiled=False, filled=filled)
+    forward = GpuForward(tiny._model, tiny.recipe, tiled=tiled, filled=filled)
     for lengths in ([5, 1, 40, 2], [32] * 4, [32] * 3 + [31]):  # a bucket with and without empty bags, one all but full
         rows = [Row(row.tokens) for row in rows_of([None], lengths)]
         close(run(forward, tiny, rows), tiny.forward(rows))
