@@ -120,9 +120,10 @@ def _pairs_kind(data: TrainingData) -> str:
 def _loss(task: str, data: TrainingData) -> str:
     if task == "pairs":
         return "CoSENTLoss" if _pairs_kind(data) == "scored" else "MultipleNegativesRankingLoss"
+    if task == "tokens":
+        return "cross entropy; the head starts at random"
     entropy = "binary cross entropy" if data.multi_label else "cross entropy"
-    where = "starts" if task == "tokens" else "starts and ends"
-    return f"{entropy}; the head {where} as a logistic regression"
+    return f"{entropy}; the head starts and ends as a logistic regression"
 
 
 def _versions(task: str) -> dict[str, str]:

@@ -78,6 +78,7 @@ def test_a_head_of_texts_ends_as_a_logistic_regression_on_the_trained_adapter(da
     assert list(fitted.classes_) == ["animal", "colour"]
     odds = logits[:, 1] - logits[:, 0]
     assert np.allclose(odds, fitted.decision_function(pooled), atol=0.05)  # it is solved to so much
+    assert "the head starts and ends as a logistic regression" in (tmp_path / "kinds/README.md").read_text("utf-8")
 
 
 def test_several_labels_a_text_train_independent_labels(base, tmp_path, capsys):
@@ -98,6 +99,7 @@ def test_tags_train_a_head_over_tokens(base, tmp_path, capsys):
     assert adapter.task == "token_classification"
     assert adapter.head is not None and adapter.head.labels == ("O", "B-animal", "B-colour", "I-animal")
     assert names_in(out) == FILES | {"length.png"}
+    assert "the head starts at random" in (out / "README.md").read_text("utf-8")
     assert float(capsys.readouterr().out.partition("out: F1 ")[2][:6]) > 0.8
 
 
