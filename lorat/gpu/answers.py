@@ -1,4 +1,4 @@
-"""From hidden states to answers: which rows count and by how much is settled on the host, before the copy."""
+"""From hidden states to answers: which rows count is settled on the host, before the copy."""
 
 from collections.abc import Callable, Sequence
 
@@ -42,8 +42,8 @@ class Answers:
         self.stage = Stage()
         kinds = by_kind(rows, recipes)
         plain = len(kinds) == 1 and rows[0].task == "embedding" and not recipes[0].dense
-        self.pooling = recipes[0].pooling if bucket and plain else None
-        self._room = bucket.sequences if bucket and plain else None
+        filled = bucket if plain else None
+        self.pooling = recipes[0].pooling if filled else None
         self._count = len(rows)
         self._shapes: list[tuple[int, torch.Size]] = []
         self._kinds: list[tuple[list[int], Compute]] = []
@@ -51,32 +51,14 @@ class Answers:
             starts, lengths = plan.starts[places], plan.lengths[places]
             task, recipe = rows[places[0]].task, recipes[places[0]]
             if task == "embedding":
-                skips = np.array([rows[place].tokens.skip for place in places])
-                compute = self._embedding(starts, lengths, skips, recipe.pooling, pool, [*map(loaded, recipe.dense)])
+                before = np.minimum([rows[place].tokens.skip for place in places], lengths - 1)
+                bags = np.array([starts + before, lengths - before, before]).T
+                staged = self.stage.put(bags, filled.sequences if filled else None)
+                compute = _embedding(staged, recipe.pooling, pool, [*map(loaded, recipe.dense)])
             else:
                 chosen = [head for place in places if (head := heads[place])]
                 compute = self._by_head(starts, lengths, task, chosen)
             self._kinds.append((places, compute))
-
-    def _embedding(
-        self,
-        starts: Integers,
-        lengths: Integers,
-        skips: Integers,
-        modes: Sequence[str],
-        pool: Pool,
-        dense: Sequence[Dense],
-    ) -> Compute:
-        before = np.minimum(skips, lengths - 1)
-        bags = self.stage.put(np.array([starts + before, lengths - before, before]).T, self._room)
-
-        def compute(hidden: Tensor, staged: Sequence[Tensor]) -> Tensor:
-            vectors = pool(hidden, staged[bags], modes)
-            for one in dense:
-                vectors = activation(one.activation)(F.linear(vectors, one.weight, one.bias))
-            return vectors
-
-        return compute
 
     def _by_head(self, starts: Integers, lengths: Integers, task: Asked, heads: Sequence[LoadedHead]) -> Compute:
         if task == "sequence_classification":
@@ -112,6 +94,18 @@ class Answers:
         parts = values.split_with_sizes([shape.numel() for _, shape in self._shapes])
         answers = {place: part.view(shape) for part, (place, shape) in zip(parts, self._shapes, strict=True)}
         return [answers[place] for place in range(self._count)]
+
+
+def _embedding(bags: int, modes: Sequence[str], pool: Pool, dense: Sequence[Dense]) -> Compute:
+    """bags: where they are staged."""
+
+    def compute(hidden: Tensor, staged: Sequence[Tensor]) -> Tensor:
+        vectors = pool(hidden, staged[bags], modes)
+        for one in dense:
+            vectors = activation(one.activation)(F.linear(vectors, one.weight, one.bias))
+        return vectors
+
+    return compute
 
 
 def _runs(starts: Integers, counts: Integers) -> Integers:

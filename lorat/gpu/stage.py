@@ -8,11 +8,7 @@ import torch
 from torch import Tensor
 
 _ALIGNMENT = 16  # bytes: what kernels may take for granted of every pointer
-_TYPES = {
-    np.dtype(np.int64): torch.int64,
-    np.dtype(np.int32): torch.int32,
-    np.dtype(np.float32): torch.float32,
-}
+_TYPES = {np.dtype(np.int64): torch.int64, np.dtype(np.int32): torch.int32}
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
@@ -25,7 +21,7 @@ class Stage:
         self.bytes = 0
 
     def put(self, array: Array, rows: int | None = None, value: int = 0) -> int:
-        """Take an array (int64, int32 or float32) along, filled up to so many rows with `value`.
+        """Take an array (int64 or int32) along, filled up to so many rows with `value`.
 
         Returns its place among `views`.
         """
