@@ -6,9 +6,10 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Hashable, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -174,7 +175,9 @@ class Engine:
             self._metrics.batch_failed()
             _fail(batch, error)
         else:
-            self._resolve(batch, outputs, started)
+            overflown = self._resolve(batch, outputs, started)
+            for part in _apart(batch, overflown):
+                self._answer(part)
 
     def _run(self, batch: list[Job]) -> list[Array]:
         wanted = {job.call.digest: job.call.content for job in batch if job.call.digest and job.call.content}
@@ -182,14 +185,16 @@ class Engine:
             rows = [Row(job.tokens, slots[job.adapter] if job.adapter else None, job.call.task) for job in batch]
             return [output.cpu().numpy() for output in self._model.forward(rows)]
 
-    def _resolve(self, batch: list[Job], outputs: list[Array], started: float) -> None:
-        seconds = time.perf_counter() - started
+    def _resolve(self, batch: list[Job], outputs: list[Array], started: float) -> list[Job]:
+        """Hand out what is finite. Returns the others: NaN spreads to rows that are multiplied along with it."""
+        seconds, overflown = time.perf_counter() - started, []
         for job, values in zip(batch, outputs, strict=True):
             if np.isfinite(values).all():
                 job.call.resolve(job.index, Output(values, started - job.call.tokenized, seconds))
-            else:  # not JSON, and no answer; the other requests of the batch are not touched by it
-                job.call.fail(NotFiniteError(_NOT_FINITE))
+            else:
+                overflown.append(job)
         self._observe(batch, seconds)
+        return overflown
 
     def _observe(self, batch: list[Job], seconds: float) -> None:
         tasks = Counter(job.call.task for job in batch)
@@ -207,6 +212,18 @@ class Engine:
             "forward: %d inputs, %d tokens, %d adapters, %s, %.1f ms",
             len(batch), tokens, len(by_adapter), dict(tasks), seconds * 1000,
         )  # fmt: skip
+
+
+def _apart(batch: Sequence[Job], overflown: Sequence[Job]) -> list[list[Job]]:
+    """Rows without a finite answer, each adapter's alone, or each request's. One that was alone already fails."""
+    of = next((of for of in map(attrgetter, ("adapter", "call")) if len(set(map(of, batch))) > 1), None)
+    if of is None:
+        _fail(overflown, NotFiniteError(_NOT_FINITE))
+        return []
+    parts: dict[Hashable, list[Job]] = {}
+    for job in overflown:
+        parts.setdefault(of(job), []).append(job)
+    return list(parts.values())
 
 
 def _obey(work: Callable[[], object], done: "Future[None]") -> None:

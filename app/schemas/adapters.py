@@ -2,27 +2,24 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import BaseModel, Field, StrictBool
 
+from app.schemas.body import Body
 from lorat.adapter import Task
 
 Merge = Literal["auto", "always", "never"]
 
 
-class RollbackRequest(BaseModel):
+class RollbackRequest(Body):
     """`POST /adapters/{name}/rollback`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Annotated[int, Field(ge=1, lt=10**9, strict=True)] = Field(
         description="the version to go back to", examples=[1]
     )
 
 
-class SettingsRequest(BaseModel):
+class SettingsRequest(Body):
     """`PATCH /adapters/{name}`. What is left out stays as it is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     pinned: StrictBool = Field(False, description="kept on the device as long as others can give way", examples=[True])
     merge: Merge = Field("auto", description="whether it gets merged weights of its own", examples=["auto"])

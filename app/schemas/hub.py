@@ -2,16 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import Field, StrictBool, StrictStr
 
 from app.answers import Scoring
+from app.schemas.body import Body, Items
 from app.schemas.inference import Inputs, Manners, SentencePairs
 
 
-class Parameters(BaseModel):
+class Parameters(Body):
     """Options of classification, and of token classification."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     top_k: Annotated[int, Field(ge=1, strict=True)] | None = Field(None, description="only the highest scores")
     function_to_apply: Scoring | None = Field(
@@ -20,7 +19,7 @@ class Parameters(BaseModel):
     aggregation_strategy: Literal["none", "simple"] | None = Field(
         None, description="none: an entry for each token; null: simple"
     )
-    ignore_labels: list[StrictStr] | None = Field(None, description="labels that are left out; null: O")
+    ignore_labels: Items[StrictStr] | None = Field(None, description="labels that are left out; null: O")
 
 
 class ModelRequest(Manners):

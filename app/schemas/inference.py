@@ -2,13 +2,14 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, Field, StrictBool, StrictInt, StrictStr
 
+from app.schemas.body import Body, Items
 from lorat.tokenizer import Direction
 
-TokenIds = list[StrictInt]
-Pair = list[StrictStr]
-Inputs = StrictStr | TokenIds | list[StrictStr | TokenIds]
+TokenIds = Items[StrictInt]
+Pair = Items[StrictStr]
+Inputs = StrictStr | TokenIds | Items[StrictStr | TokenIds]
 """A text, one list of token ids, or a list of either."""
 
 
@@ -24,10 +25,8 @@ def listed(inputs: Inputs) -> list[str | list[int]]:
     return [ids] if ids else [item for item in inputs if not isinstance(item, int)]
 
 
-class Manners(BaseModel):
+class Manners(Body):
     """How inputs become tokens: fields that every inference route takes."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     truncate: StrictBool | None = Field(None, description="cut over-long inputs; null: the server's setting")
     truncation_direction: Annotated[Direction, BeforeValidator(_lower)] = Field(
@@ -56,7 +55,7 @@ class EmbedRequest(EmbedAllRequest):
 class ClassifyRequest(Manners):
     """`POST /classify`. `["a", "b"]` is one pair; a batch is `[["a"], ["b", "c"]]`."""
 
-    inputs: StrictStr | Pair | list[Pair] = Field(
+    inputs: StrictStr | Pair | Items[Pair] = Field(
         description="a text, a pair, or a list of lists of one or two texts", examples=["I lost my card"]
     )
     raw_scores: StrictBool = Field(False, description="logits instead of probabilities")
@@ -77,7 +76,7 @@ class ClassifyRequest(Manners):
 class TokenClassifyRequest(Manners):
     """`POST /token_classify`. Token ids are not taken: offsets need the text."""
 
-    inputs: StrictStr | list[StrictStr] = Field(
+    inputs: StrictStr | Items[StrictStr] = Field(
         description="a text, or a list of texts", examples=["Ada Lovelace lived in London"]
     )
     aggregate: StrictBool = Field(True, description="join the tokens of an entity; false: an entry for each token")
@@ -91,39 +90,33 @@ class RerankRequest(Manners):
     """`POST /rerank`."""
 
     query: StrictStr = Field(examples=["how do I pay by card?"])
-    texts: list[StrictStr] = Field(description="what is ranked", examples=[["Cards are accepted.", "It rains."]])
+    texts: Items[StrictStr] = Field(description="what is ranked", examples=[["Cards are accepted.", "It rains."]])
     raw_scores: StrictBool = Field(False, description="logits instead of probabilities")
     return_text: StrictBool = Field(False, description="with each text beside its score")
 
 
-class SentencePairs(BaseModel):
+class SentencePairs(Body):
     """One sentence, and those that it is compared with."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     source_sentence: StrictStr = Field(examples=["What is LoRA?"])
-    sentences: list[StrictStr] = Field(examples=[["A low-rank adapter.", "It rains."]])
+    sentences: Items[StrictStr] = Field(examples=[["A low-rank adapter.", "It rains."]])
 
     def items(self) -> list[str]:
         """All sentences, the source first. None where there is nothing to compare it with."""
         return [self.source_sentence, *self.sentences] if self.sentences else []
 
 
-class SimilarityRequest(BaseModel):
+class SimilarityRequest(Body):
     """`POST /similarity`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     inputs: SentencePairs
     parameters: Manners | None = None
 
 
-class TokenizeRequest(BaseModel):
+class TokenizeRequest(Body):
     """`POST /tokenize`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    inputs: StrictStr | list[StrictStr] = Field(description="a text, or a list of texts", examples=["What is LoRA?"])
+    inputs: StrictStr | Items[StrictStr] = Field(description="a text, or a list of texts", examples=["What is LoRA?"])
     add_special_tokens: StrictBool = Field(True, description="with [CLS] and [SEP]")
 
     def items(self) -> list[str]:

@@ -2,16 +2,13 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
 
+from app.schemas.body import Body, Items
 from app.schemas.inference import Inputs, listed
 
 
-class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class EmbeddingRequest(_Request):
+class EmbeddingRequest(Body):
     """`POST /v1/embeddings`."""
 
     input: Inputs = Field(
@@ -72,11 +69,11 @@ class Models(BaseModel):
     data: list[Model]
 
 
-class ClassificationRequest(_Request):
+class ClassificationRequest(Body):
     """`POST /v1/classify`, as vLLM has it."""
 
     model: StrictStr | None = Field(None, description="a classifier: `name` or `name@version`", examples=["sentiment"])
-    input: StrictStr | list[StrictStr] = Field(description="a text, or a list of texts", examples=["Never again."])
+    input: StrictStr | Items[StrictStr] = Field(description="a text, or a list of texts", examples=["Never again."])
     user: StrictStr | None = Field(None, description="taken, and not used")
 
     def items(self) -> list[str]:
@@ -104,7 +101,7 @@ class Classification(BaseModel):
     usage: Usage
 
 
-class LoadRequest(_Request):
+class LoadRequest(Body):
     """`POST /v1/load_lora_adapter`."""
 
     lora_name: StrictStr = Field("", examples=["reviews"])
@@ -112,7 +109,7 @@ class LoadRequest(_Request):
     load_inplace: StrictBool = Field(False, description="make it the newest version of a name that exists")
 
 
-class UnloadRequest(_Request):
+class UnloadRequest(Body):
     """`POST /v1/unload_lora_adapter`."""
 
     lora_name: StrictStr = Field("", examples=["reviews"])

@@ -9,7 +9,7 @@ import torch
 from app.engine.engine import Engine
 from app.engine.jobs import Call
 from app.engine.residency import Residency
-from app.errors import UnavailableError
+from app.errors import NotFiniteError, UnavailableError
 from app.observe.metrics import Metrics
 from lorat import MultiLoRAT, Row, Tokens, read_adapter
 from tests.oracle import make_peft
@@ -120,6 +120,25 @@ def test_a_failed_batch_fails_its_jobs_and_the_engine_goes_on(tiny, engine):
     engine.submit(good)
     assert good.future.result(30)[0].values.shape == (32,)
     assert engine.healthy()
+
+
+def test_an_answer_out_of_range_is_the_only_one_that_fails(tiny, tiny_path, tmp_path, engine, held, trace):
+    good, huge = adapters(tiny, tiny_path, tmp_path, 2)
+    for lora in huge.lora.values():
+        lora.b.mul_(1e30)
+    short = [[101, 7592, token, 102] for token in range(1000, 1008)]  # they share a block of the attention
+    bad = [call(ids, "embedding", "huge", huge) for ids in short[:2]]
+    fine = [call(ids, "embedding", *which) for ids in short[2:] for which in ((), ("good", good))]
+    submit(engine, [bad[0], *fine, bad[1]])
+    held.set()
+    slot = tiny.prepare(good)
+    for each in fine:
+        alone = tiny.forward([Row(each.inputs[0], slot if each.digest else None)])[0].numpy()
+        assert abs(each.future.result(30)[0].values - alone).max() <= 1e-6
+    for each in bad:
+        with pytest.raises(NotFiniteError, match="out of range"):
+            each.future.result(30)
+    assert [size for _, _, size in trace.batches[:2]] == [1, len(fine) + 2]
 
 
 def test_closing_finishes_what_is_queued_and_refuses_more(engine, held):
