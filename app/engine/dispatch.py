@@ -33,7 +33,7 @@ class Dispatch:
         self.workers = [f"engine-{number}" for number in range(workers)]
         """Those without the express."""
         self.names = [*self.workers, EXPRESS] if express else self.workers
-        self._express_slots = max(1, slots // 8) if express else 0
+        self._express_slots = max(1, min(slots // 8, slots - workers)) if express else 0
         self._flood = max_tokens
         self._little = max(max_tokens // 4, _LONG_TEXT)  # tokens that the express takes
         self._queue: Queue[Job] = Queue(max_tokens, (slots - self._express_slots) // workers)

@@ -24,7 +24,7 @@ from app.observe.metrics import Metrics
 from lorat import Adapter, MultiLoRAT, Row
 
 STUCK_SECONDS = 60.0
-_NICE = 5  # of workers beside an express, the event loop and the tokeniser
+_NICE = 5  # workers give way by so much to the express, the event loop and the tokeniser
 _BATCHES_A_CHOICE = 20  # between two looks at who should be merged
 _NOT_FINITE = "this adapter's weights drive the answer out of range: train it again with a lower learning rate"
 logger = logging.getLogger("lorat")
@@ -163,8 +163,8 @@ class Engine:
         """This thread's share of the machine."""
         if len(self._dispatch.names) > 1:  # nobody waits for another at a barrier
             torch.set_num_threads(max(1, cores() // len(self._dispatch.workers)))
-        if EXPRESS in self._dispatch.names and name != EXPRESS and sys.platform == "linux":  # one thread's nice value
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        if EXPRESS in self._dispatch.names and name != EXPRESS and sys.platform == "linux":  # there it is one thread's
+            os.nice(_NICE)
 
     def _answer(self, batch: list[Job]) -> None:
         started = time.perf_counter()

@@ -127,6 +127,14 @@ def test_every_worker_has_slots_for_an_adapter(slots, workers, names):
     assert all(held) and sum(map(len, held)) <= slots
 
 
+def test_however_many_workers_and_slots_there_are_each_worker_has_one():
+    for slots in range(1, 130):
+        for workers in range(1, 130):
+            dispatch = Dispatch(512, slots, workers, express=True)
+            dispatch.put(request("any", LONG))
+            assert dispatch.next(dispatch.workers[-1]), (slots, workers)
+
+
 def test_what_little_others_have_goes_before_a_flood_and_not_with_it(dispatch):
     dispatch.put([*request("flooding", *[20] * 30), *request("quiet", 20, 20)])
     assert [job.adapter for job in dispatch.next("engine-0")[1]] == ["quiet"] * 2

@@ -1,5 +1,7 @@
 """The engine against a real model: mixing, cancelling, failing, closing."""
 
+import os
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -296,3 +298,23 @@ def test_a_failing_order_does_not_stop_the_worker(tiny, engine):
     engine.submit(good)
     assert good.future.result(30)[0].values.shape == (32,)
     assert tiny.slots.free == tiny.slots.capacity
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no nice value of its own elsewhere")
+def test_a_worker_gives_way_to_whoever_started_it_however_nice_that_is(tiny):
+    seen = []
+    forward = tiny.forward
+    tiny.forward = lambda rows: (seen.append(os.getpriority(os.PRIO_PROCESS, 0)), forward(rows))[1]
+
+    def start():
+        own = os.nice(3)
+        engine = Engine(tiny, 4096, Metrics(), express=True)
+        asked = call([101, 102], "embedding")
+        engine.submit(asked)
+        asked.future.result(30)
+        engine.close(30)
+        return own
+
+    with ThreadPoolExecutor(1) as threads:
+        own = threads.submit(start).result()
+    assert seen == [min(own + 5, 19)]
