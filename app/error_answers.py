@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
+from app.access.auth import caller_of
 from app.answers import gone
 from app.errors import OverloadedError, UnauthorizedError, UnknownAdapterError, reason, status_of
 from app.observe.exchange import current
@@ -72,7 +73,13 @@ async def _lorat_error(request: Request, error: Exception) -> Response:
     status, kind = status_of(error)
     current().refuse(reason(error), str(error))
     headers = {"Retry-After": str(error.retry_after)} if isinstance(error, OverloadedError) else None
-    return _respond(request, status, str(error), kind, headers, code=_CODES.get(type(error)))
+    return _respond(request, status, str(error) + _hint(request, error), kind, headers, code=_CODES.get(type(error)))
+
+
+def _hint(request: Request, error: LoratError) -> str:
+    """A close name, but only one that the caller's key opens: others are not to be told of."""
+    close = error.close if isinstance(error, UnknownAdapterError) else None
+    return f": did you mean {close!r}?" if close and caller_of(request).may(close) else ""
 
 
 async def _validation_error(request: Request, error: Exception) -> Response:

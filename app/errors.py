@@ -23,7 +23,11 @@ class ForbiddenError(LoratError):
 
 
 class UnknownAdapterError(LoratError):
-    """No adapter (or no such version of it) under this name."""
+    """No adapter (or no such version of it) under this name. `close`: one of a like name, not for everyone to see."""
+
+    def __init__(self, message: str, close: str | None = None) -> None:
+        super().__init__(message)
+        self.close = close
 
 
 class ConflictError(LoratError):

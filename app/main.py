@@ -35,6 +35,7 @@ from app.settings import Settings
 from app.store.adapter_log import AdapterLog
 from app.store.store import Store
 from lorat import Adapter, MultiLoRAT, __version__, load_base, read_adapter
+from lorat.errors import ConfigError
 from lorat.layout import computes
 from lorat.probes import verify_probes
 
@@ -66,6 +67,8 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
 def open_service(settings: Settings, metrics: Metrics) -> Service:
     """Open the store, load the base and the declared adapters, start the engine."""
     log = AdapterLog(Store.open(settings.store))
+    if log.catalog.versions(settings.served_name):
+        raise ConfigError(f"an adapter has the name {settings.served_name!r}: set LORAT_SERVED_NAME to another one")
     model = load_model(settings)
     workers = settings.workers or default_workers(model.device)
     on_cpu = model.device.type == "cpu"
@@ -79,7 +82,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
         cache_bytes=settings.host_cache_bytes,
         loaded=metrics.loaded_to_host,
     )
-    changes = Changes(registry, upload_limits(settings), settings.keep_versions)
+    changes = Changes(registry, upload_limits(settings), settings.keep_versions, settings.served_name)
     usage = Usage()
     follower = Follower(registry, engine, usage, metrics.adapters, settings.follow_seconds)
     try:

@@ -166,7 +166,7 @@ class Service:
         """The version that `x` or `x@2` means now. Raises UnknownAdapterError, after one more look at the log."""
         name = name_of(reference)
         if name in self.unloaded:
-            raise UnknownAdapterError(f"adapter {name!r} was unloaded here: load it again, or ask another server")
+            raise UnknownAdapterError(f"adapter {name!r} was unloaded here: load or upload it, or ask another server")
         found = self.registry.catalog.find(reference)
         return found if found else await asyncio.to_thread(self.registry.resolve, reference)
 
@@ -205,9 +205,13 @@ class Service:
         return min(recipe.get("max_length") or base.recipe.max_length or longest, longest)
 
     def unload(self, version: Version) -> None:
-        """Do not serve a name in this process any more, until it is taken out of `unloaded`. The store keeps it."""
+        """Do not serve a name in this process any more, until it is changed or loaded here. The store keeps it."""
         self.unloaded.add(version.name)
         self.engine.forget(version.digest)
+
+    def serve(self, name: str) -> None:
+        """End what `unload` began."""
+        self.unloaded.discard(name)
 
     def close(self) -> None:
         """Answer what is queued, then stop."""

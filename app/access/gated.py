@@ -48,9 +48,10 @@ class Gated(APIRoute):
 
 def _require_names(request: Request) -> None:
     """What a path or a query names: an adapter, on every route. What a body names is for the route to judge."""
-    caller, settings = caller_of(request), request.app.state.settings
+    caller, served = caller_of(request), request.app.state.settings.served_name
+    openai = request.scope["path"].startswith("/v1/")  # there the base has its served name
     for reference in (*request.path_params.values(), *request.query_params.getlist("adapter")):
-        if reference != settings.served_name:
+        if not (openai and reference == served):
             caller.require(str(reference))
 
 

@@ -74,9 +74,15 @@ def inspect(
 class Changes:
     """Writes to a registry's log. Synchronous; safe to call from any thread."""
 
-    def __init__(self, registry: Registry, limits: UploadLimits, keep_versions: int | None = None) -> None:
-        """`keep_versions`: how many newest versions of a name an upload leaves; None leaves all."""
+    def __init__(
+        self, registry: Registry, limits: UploadLimits, keep_versions: int | None = None, served_name: str | None = None
+    ) -> None:
+        """keep_versions: how many newest versions of a name an upload leaves; None leaves all.
+
+        served_name: what the base is called, so no adapter may be.
+        """
         self._keep_versions = keep_versions
+        self._served_name = served_name
         self._registry = registry
         self._log = registry.log
         self._limits = limits
@@ -94,7 +100,8 @@ class Changes:
         received: (file name, file). When it returns, the version is durable; when it raises, nothing has
         changed.
         """
-        check_name(name)
+        if check_name(name) == self._served_name:
+            raise InvalidRequestError(f"{name!r} is what this server calls the base: call the adapter something else")
         directory = Path(tempfile.mkdtemp(prefix="lorat-"))
         try:
             found = inspect(received, directory / "files", self._limits, self._registry.check)

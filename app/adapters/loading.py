@@ -36,7 +36,7 @@ def load_directory(service: Service, name: str, path: str, replace: bool) -> Non
         service.changes.upload(name, received, conditions)
     except ConflictError as error:  # another process was first
         raise AlreadyLoadedError(str(error)) from error
-    service.unloaded.discard(name)
+    service.serve(name)
 
 
 def _files_below(root: Path, path: str) -> list[tuple[str, Path]]:

@@ -68,6 +68,8 @@ async def upload(
     finally:
         await run_in_threadpool(_discard, received)
     ignored = {"ignored": list(done.ignored)} if done.ignored else {}
+    if not dry_run:
+        service.serve(name)
     if done.version is None:
         return JSONResponse({"name": name, "dry_run": True, **done.record, **ignored})
     headers = {"Location": f"/adapters/{done.version.name}", **etag(done.version)}
@@ -143,3 +145,4 @@ async def delete(request: Request, name: str, if_match: Match = None) -> None:
     """End a name, or one version of it; requests already admitted finish."""
     service = service_of(request)
     await run_in_threadpool(service.changes.delete, name, if_match)
+    service.serve(name)

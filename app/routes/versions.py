@@ -48,6 +48,7 @@ async def rollback(request: Request, name: str, body: RollbackRequest, if_match:
     """Make an old version's content the newest version again."""
     service = service_of(request)
     version, new = await run_in_threadpool(service.changes.rollback, name, body.version, if_match)
+    service.serve(name)
     headers = {"Location": f"/adapters/{version.name}", **etag(version)}
     return JSONResponse(service.registry.show(version), 201 if new else 200, headers)
 

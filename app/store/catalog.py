@@ -10,7 +10,7 @@ One thread may apply entries while others read: each name's versions are one imm
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from types import MappingProxyType
@@ -155,27 +155,22 @@ class Catalog:
             return None
         return next((version for version in versions if version.version == int(number)), None)
 
-    def resolve(self, reference: str, visible: Callable[[str], bool] = lambda name: True) -> Version:
-        """The version that `x` (its newest) or `x@2` names.
-
-        Raises `UnknownAdapterError` where there is none; it suggests a close name, but only one that is `visible`
-        to who asked.
-        """
+    def resolve(self, reference: str) -> Version:
+        """The version that `x` (its newest) or `x@2` names. Raises `UnknownAdapterError` where there is none."""
         found = self.find(reference)
         if found is not None:
             return found
         name = reference.partition("@")[0]
         there = ", ".join(str(version.version) for version in self.versions(name)[:8])
-        hint = f": {name!r} has the versions {there}" if there else self._suggestion(name, visible)
-        raise UnknownAdapterError(f"there is no adapter {reference[:80]!r}{hint}")
+        hint = f": {name!r} has the versions {there}" if there else ""
+        raise UnknownAdapterError(f"there is no adapter {reference[:80]!r}{hint}", None if there else self._close(name))
 
-    def _suggestion(self, name: str, visible: Callable[[str], bool]) -> str:
+    def _close(self, name: str) -> str | None:
         if NAME.fullmatch(name) is None:
-            return ""
+            return None
         # Comparing is slow and unknown names are cheap to send, so only a few likely names are compared.
-        likely = (n for n in self._versions.copy() if n[0] == name[0] and abs(len(n) - len(name)) <= 3 and visible(n))
-        close = difflib.get_close_matches(name, islice(likely, 200), n=1, cutoff=0.7)
-        return f": did you mean {close[0]!r}?" if close else ""
+        likely = (n for n in self._versions.copy() if n[0] == name[0] and abs(len(n) - len(name)) <= 3)
+        return next(iter(difflib.get_close_matches(name, islice(likely, 200), n=1, cutoff=0.7)), None)
 
     def newest(self, name: str) -> Version | None:
         """The newest version of a name, or None where there is none."""

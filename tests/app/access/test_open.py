@@ -6,8 +6,10 @@ import pytest
 from fastapi import FastAPI
 
 from app.access.gated import Gated
-from app.main import create_app
+from app.main import create_app, open_service
+from app.observe.metrics import Metrics
 from app.settings import Settings
+from lorat.errors import ConfigError
 from tests.app.conftest import upload
 from tests.oracle import make_peft
 
@@ -110,6 +112,31 @@ def test_a_bound_key_sees_and_changes_only_its_names(client, made):
     assert upload(client, "shared", made, headers=bearer("k-lead")).status_code == 403
     assert upload(client, "team-new", made, headers=bearer("k-lead")).status_code == 201
     assert client.delete("/adapters/team-new", headers=bearer("k-lead")).status_code == 204
+
+
+def test_a_close_name_is_told_only_to_who_may_know_of_it(client, made):
+    assert upload(client, "teams-all", made, headers=bearer("k-writer")).status_code == 201
+    told = {key: client.get("/adapters/team-all", headers=bearer(key)).json()["error"] for key in KEYS.values() if key}
+    assert told["k-reader"] == told["k-writer"] == "there is no adapter 'team-all': did you mean 'teams-all'?"
+    assert told["k-team"] == told["k-lead"] == "there is no adapter 'team-all'"
+    assert client.delete("/adapters/teams-all", headers=bearer("k-writer")).status_code == 204
+
+
+def test_the_bases_served_name_opens_no_adapter(serve, made, tmp_path):
+    """An older store may have one of that name: another process, with another name for the base, let it in."""
+    store = str(tmp_path / "store")
+    other = serve(store=store, **SETTINGS)
+    client = serve(store=store, served_name="everyones", follow_seconds=0.1, **SETTINGS)
+    refused = upload(client, "everyones", made, headers=bearer("k-writer"))
+    assert refused.status_code == 422 and "calls the base" in refused.json()["error"]
+    assert upload(other, "everyones", made, headers=bearer("k-writer")).status_code == 201
+    for route in ("", "/versions", "/stats", "/download"):
+        assert client.get(f"/adapters/everyones{route}", headers=bearer("k-team")).status_code == 403
+        assert client.get(f"/adapters/everyones{route}", headers=bearer("k-reader")).status_code == 200
+    answer = client.get("/v1/models/everyones", headers=bearer("k-team"))
+    assert answer.status_code == 200 and answer.json()["parent"] is None
+    with pytest.raises(ConfigError, match="LORAT_SERVED_NAME"):
+        open_service(Settings(store=store, served_name="everyones"), Metrics())
 
 
 def test_what_a_wrong_key_sends_is_not_read(client):

@@ -74,6 +74,24 @@ def test_a_directory_is_loaded_unloaded_and_loaded_again(client, directory):
     assert client.get("/v1/models/x").json()["root"] == "x@2"
 
 
+def test_an_unloaded_name_is_served_again_once_it_is_uploaded_or_made_anew(client, directory):
+    assert load(client).status_code == 200
+    for params, status in (({}, 200), ({"replace": True}, 201)):
+        assert unload(client).status_code == 200 and embed(client, "x").status_code == 404
+        source = directory / ("nested/second" if params else "first")
+        assert upload(client, "x", source, params={"dry_run": True, "replace": True}).status_code == 200
+        assert embed(client, "x").status_code == 404
+        assert upload(client, "x", source, params=params).status_code == status
+        assert embed(client, "x").status_code == 200
+    assert unload(client).status_code == 200
+    assert client.post("/adapters/x/rollback", json={"version": 1}).status_code == 201
+    assert embed(client, "x").headers["x-lorat-adapter"] == "x@3"
+    assert unload(client).status_code == 200
+    assert client.delete("/adapters/x").status_code == 204
+    assert upload(client, "x", directory / "first").status_code == 201
+    assert embed(client, "x").status_code == 200
+
+
 def test_a_loaded_name_is_replaced_only_in_place(client):
     assert load(client).status_code == 200
     response = load(client, path="nested/second")

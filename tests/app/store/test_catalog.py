@@ -84,19 +84,13 @@ def test_a_version_that_is_none(reference: str) -> None:
 
 def test_an_unknown_name_is_named_and_a_close_one_suggested() -> None:
     catalog = catalog_of(upload("customer-intents"), upload("toxicity"))
-    with pytest.raises(UnknownAdapterError, match=r"'custmer-intents'.*did you mean 'customer-intents'"):
+    with pytest.raises(UnknownAdapterError, match=r"'custmer-intents'") as caught:
         catalog.resolve("custmer-intents")
+    assert caught.value.close == "customer-intents" and "customer-intents" not in str(caught.value)
     with pytest.raises(UnknownAdapterError) as caught:
         catalog.resolve("quite-other")
-    assert "did you mean" not in str(caught.value)
+    assert caught.value.close is None
     assert catalog.find("quite-other") is None
-
-
-def test_a_name_that_the_client_may_not_see_is_not_suggested() -> None:
-    catalog = catalog_of(upload("team-b-intents"))
-    with pytest.raises(UnknownAdapterError) as caught:
-        catalog.resolve("team-a-intents", visible=lambda name: name.startswith("team-a-"))
-    assert "team-b" not in str(caught.value)
 
 
 def test_ever_used_outlives_deletes() -> None:
