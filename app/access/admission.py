@@ -17,6 +17,7 @@ _RESERVE = 1.25  # how much longer than a flood may make it the queue gets for o
 _SHARED = 0.5  # how full it is when adapters must keep to their shares: they last as long as others bring as much
 _FIRST_TOKENS_PER_CHARACTER = 0.25
 _LEARN = 0.05
+_MUCH = 500  # characters
 _SPECIAL_TOKENS = 2
 
 
@@ -29,6 +30,7 @@ class Work:
     """By estimate."""
     characters: int = 0
     """0 where inputs are cut: they say nothing of how long tokens are."""
+    inputs: int = 0
 
     @property
     def all_tokens(self) -> int:
@@ -56,7 +58,7 @@ class Admission:
         whole = [int(size * ratio) + _SPECIAL_TOKENS for size in sizes]
         cut = max(whole) > max_length
         tokens = sum(min(max_length, size) for size in whole)
-        return Work(tuple(adapters), tokens, 0 if cut else sum(sizes))
+        return Work(tuple(adapters), tokens, 0 if cut else sum(sizes), len(sizes))
 
     def seconds(self, work: Work | None = None) -> float:
         """How long a request would wait; without one, how long all that is admitted takes."""
@@ -119,9 +121,11 @@ class Admission:
                 del self._by_adapter[adapter]
 
     def learn(self, work: Work, tokens: int) -> None:
-        """Its inputs came to so many tokens."""
+        """Its inputs came to so many tokens. A few characters teach little: a word alone may be all special tokens."""
         if work.characters:
-            self._tokens_per_character += _LEARN * (tokens / work.characters - self._tokens_per_character)
+            ratio = max(tokens - _SPECIAL_TOKENS * work.inputs, 0) / work.characters
+            step = _LEARN * min(1.0, work.characters / _MUCH)
+            self._tokens_per_character += step * (ratio - self._tokens_per_character)
 
 
 def _whole(seconds: float) -> int:

@@ -103,7 +103,7 @@ class Follower:
         self._named = catalog.digests()
         for kept in (self._usage, self._counts):
             kept.keep(lambda reference: catalog.find(reference) is not None)
-        set_up = [(version, catalog.settings(version.name)) for version in catalog.list(None, len(catalog))]
+        set_up = [(version, catalog.settings(version.name)) for version in catalog.list()]
         pinned = [version for version, settings in set_up if settings["pinned"]]
         always, never = (
             {version.digest for version, settings in set_up if settings["merge"] == merge}

@@ -132,7 +132,7 @@ class Registry:
         """Note each version whose content is missing or cut short, from one listing of the store; the others."""
         sizes = {(stored.digest, stored.generation): stored.size for stored in self.log.store.contents()}
         whole = []
-        for newest in self.catalog.list(None, len(self.catalog)):
+        for newest in self.catalog.list():
             for version in self.catalog.versions(newest.name):
                 size = sizes.get((version.digest, self.catalog.generation(version.digest)))
                 if size is None:

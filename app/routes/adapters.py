@@ -2,7 +2,8 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from starlette.datastructures import FormData, UploadFile
 from app.access.auth import caller_of, require_admin, require_inference
 from app.access.gated import Gated
 from app.adapters.changes import Conditions
+from app.adapters.registry import Registry
 from app.errors import UploadError
 from app.routes.asking import ERRORS, service_of
 from app.routes.versions import CHANGED, CONDITIONAL, Match, etag
@@ -112,18 +114,17 @@ async def listing(
     tag: str | None = None,
 ) -> dict[str, Any]:
     """The newest version of each adapter, by name; `next` continues the list with `?after=`."""
-    registry, caller = service_of(request).registry, caller_of(request)
-    await run_in_threadpool(registry.log.refresh)
-    chosen: list[Version] = []
-    page = registry.catalog.list(after, limit)
-    while page and len(chosen) < limit:
-        chosen += [version for version in page if caller.may(version.name) and _wanted(version, task, tag)]
-        page = registry.catalog.list(page[-1].name, limit)
-    more = len(chosen) > limit or bool(page)
-    chosen = chosen[:limit]
+    registry, may = service_of(request).registry, caller_of(request).may
+    return await run_in_threadpool(_page, registry, after, limit, lambda v: may(v.name) and _wanted(v, task, tag))
+
+
+def _page(registry: Registry, after: str | None, limit: int, wanted: Callable[[Version], bool]) -> dict[str, Any]:
+    registry.log.refresh()
+    found = list(islice(filter(wanted, registry.catalog.list(after)), limit + 1))
+    shown = found[:limit]
     return {
-        "adapters": [registry.show(version) for version in chosen],
-        "next": chosen[-1].name if more and chosen else None,
+        "adapters": [registry.show(version) for version in shown],
+        "next": shown[-1].name if len(found) > limit else None,
     }
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.access.auth import caller_of, require_inference
-from app.access.caller import BASE
+from app.access.caller import BASE, Caller
 from app.access.gated import Gated
 from app.answers import count_tokens, headers_of, json_response, vectors
 from app.engine.jobs import Array
@@ -65,15 +65,18 @@ def _encode(row: Array, encoding: str) -> Array | str:
     return base64.b64encode(row.astype("<f4").tobytes()).decode() if encoding == "base64" else row
 
 
-@router.get("/models")
-async def models(request: Request) -> Models:
+@router.get("/models", response_model=Models)
+async def models(request: Request) -> Response:
     """The base, and the newest version of every adapter, by name."""
-    service = service_of(request)
-    await run_in_threadpool(service.registry.log.refresh)
-    newest = service.registry.catalog.list(None, len(service.registry.catalog))
-    caller = caller_of(request)
+    return await run_in_threadpool(_models, service_of(request), caller_of(request))
+
+
+def _models(service: Service, caller: Caller) -> Response:
+    service.registry.log.refresh()
+    newest = service.registry.catalog.list()
     shown = [version for version in newest if version.name not in service.unloaded and caller.may(version.name)]
-    return Models(data=[_base(service), *(_adapter(service, version) for version in shown)])
+    data = [_base(service), *(_adapter(service, version) for version in shown)]
+    return json_response({"object": "list", "data": [model.model_dump() for model in data]}, {})
 
 
 @router.get("/models/{name}")

@@ -212,11 +212,11 @@ class Catalog:
     def __len__(self) -> int:
         return len(self._versions)
 
-    def list(self, after: str | None, limit: int) -> Versions:
-        """The newest version of each name, in the order of names: at most `limit`, from the first name > `after`."""
+    def list(self, after: str | None = None) -> Versions:
+        """The newest version of each name, in the order of names, from the first name > `after`."""
         versions = self._versions.copy()
         names = sorted(name for name in versions if after is None or name > after)
-        return [versions[name][0] for name in names[:limit]]
+        return [versions[name][0] for name in names]
 
 
 def _check_upload(entry: Mapping[str, Any]) -> None:

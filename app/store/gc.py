@@ -64,7 +64,7 @@ def collect(log: AdapterLog, *, older_than_seconds: float = DAY_SECONDS, keep_ve
 
 
 def _names(log: AdapterLog) -> list[str]:
-    return [version.name for version in log.catalog.list(None, len(log.catalog))]
+    return [version.name for version in log.catalog.list()]
 
 
 def _ended(catalog: Catalog, digest: str) -> datetime:

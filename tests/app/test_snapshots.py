@@ -85,7 +85,7 @@ def test_a_snapshot_that_cannot_be_trusted_is_passed_over(damage: str, tmp_path:
         newest.write_bytes(damaged[damage])
     log = AdapterLog(Store.open(str(tmp_path)))
     assert log.sequence == 2 * EVERY
-    assert [version.name for version in log.catalog.list(None, 10)] == [f"n{i}" for i in range(7)]
+    assert [version.name for version in log.catalog.list()] == [f"n{i}" for i in range(7)]
 
 
 def test_a_snapshot_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -138,7 +138,7 @@ def look(location: str, adapters: list[Path], answer: Connection) -> None:
         registry, changes = open_changes(location)
         found: State = {}
         digests = [changes.upload("probe", files(each), dry_run=True).record for each in adapters]
-        for newest in registry.catalog.list(None, 100):
+        for newest in registry.catalog.list():
             versions = registry.catalog.versions(newest.name)
             for version in versions:
                 assert registry.bind(version.reference).version == version

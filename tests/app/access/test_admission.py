@@ -176,11 +176,21 @@ def test_the_length_of_tokens_is_learnt_from_what_was_not_cut():
     before = admission.work(["a"], [1000] * 8, 512).tokens
     for _ in range(200):
         admission.learn(admission.work(["a"], [1000], 512), 100)
-    assert before == 8 * 252 and abs(admission.work(["a"], [1000] * 8, 512).tokens - 8 * 102) <= 16
+    assert before == 8 * 252 and abs(admission.work(["a"], [1000] * 8, 512).tokens - 8 * 100) <= 16
     for _ in range(200):  # these were cut at 50: of their characters nothing can be learnt
         admission.learn(admission.work(["a"], [10_000], 50), 50)
     assert admission.work(["a"], [1000], 512).tokens >= 100
     assert admission.work(["a"], [10**6], 50).tokens == 50
+
+
+def test_one_tenants_short_texts_leave_the_estimate_of_others_alone():
+    admission = estimating(10, 1.0)
+    for _ in range(200):
+        admission.learn(admission.work(["a"], [100] * 8, 512), 8 * 27)
+    before = admission.work(["b"], [100] * 60, 512).tokens
+    for _ in range(500):
+        admission.learn(admission.work(["a"], [1], 512), 3)
+    assert admission.work(["b"], [100] * 60, 512).tokens <= 1.2 * before
 
 
 # --- pace
