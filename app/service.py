@@ -16,7 +16,7 @@ from app.adapters.registry import Registry
 from app.adapters.usage import Usage
 from app.engine.engine import Engine
 from app.engine.jobs import Array, Call, Output
-from app.engine.tokenizing import Input, Manner, Tokenizing
+from app.engine.tokenizing import Input, Manner, Tokenizing, characters
 from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
 from app.observe.exchange import current
 from app.observe.metrics import Metrics
@@ -27,9 +27,10 @@ from lorat import Adapter, MultiLoRAT, Tokens
 from lorat.adapter import Head
 from lorat.errors import NoHeadError
 from lorat.rows import HEADLESS, Asked
-from lorat.tokenizer import Direction
+from lorat.tokenizer import Direction, Piece
 
 TOKENIZER_THREADS = 1
+_MOST_CHARACTERS = 1 << 18  # whose tokens are shown one by one
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,19 @@ class Service:
         found = zip(chosen, calls, outputs, strict=True)
         return [_answer(one, call, output, started) for one, call, output in found]
 
+    async def pieces(self, texts: Sequence[str], add_special_tokens: bool, caller: Caller) -> list[list[Piece]]:
+        """What the tokenizer makes of texts, admitted as inference is. Raises InvalidRequestError for too many."""
+        self._check_count(len(texts))
+        length = sum(map(len, texts))
+        if length > _MOST_CHARACTERS:
+            raise InvalidRequestError(
+                f"{length} characters, the limit here is {_MOST_CHARACTERS}: send them in several requests"
+            )
+        with self._admitted(texts, [BASE], caller):
+            async with in_time(caller.deadline):
+                tokenizer = self.model.base.tokenizer
+                return await asyncio.to_thread(tokenizer.pieces, texts, add_special_tokens=add_special_tokens)
+
     def _check_count(self, inputs: int) -> None:
         if not inputs:
             raise EmptyInputError("`inputs` is empty: send at least one input")
@@ -152,7 +166,7 @@ class Service:
     @contextmanager
     def _admitted(self, inputs: Sequence[Input], names: Sequence[str], caller: Caller) -> Iterator[Work]:
         """A whole request or none of it, counted as long as it lasts. Raises OverloadedError."""
-        sizes = list(map(_characters, inputs))
+        sizes = list(map(characters, inputs))
         work = self.admission.work(names, sizes, self.max_input_length(None))
         self.admission.check(time.perf_counter(), work, caller.deadline)
         with self.limits.adapters.held(names):
@@ -240,13 +254,6 @@ def _answer(chosen: Chosen, call: Call, outputs: Sequence[Output], started: floa
         "inference": max(output.inference for output in outputs),
     }
     return Answer([output.values for output in outputs], call.inputs, chosen, times)
-
-
-def _characters(item: Input) -> int:
-    """Of a text or of both of a pair; a token id counts as the characters of a usual token."""
-    if isinstance(item, str):
-        return len(item)
-    return len(item[0]) + len(item[1]) if isinstance(item, tuple) else 4 * len(item)
 
 
 def _check_task(asked: Asked, chosen: Chosen) -> None:

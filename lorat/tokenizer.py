@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from tokenizers.pre_tokenizers import BertPreTokenizer
+
 from lorat.errors import InputError, InputTooLongError
 
 Text = str | tuple[str, str]
 """One text, or a pair."""
 Direction = Literal["left", "right"]
+_CHARACTERS_A_TOKEN = 16  # more than text has, for one pass is to be enough
 
 
 class Span(NamedTuple):
@@ -71,6 +74,8 @@ class Tokenizer:
         self.vocabulary = vocabulary
         self.pairs = pairs
         self._unknown = unknown
+        added = backend.get_added_tokens_decoder().values()
+        self._words = isinstance(backend.pre_tokenizer, BertPreTokenizer) and not any(" " in t.content for t in added)
 
     def encode(
         self,
@@ -92,7 +97,8 @@ class Tokenizer:
             raise InputError("this base has one token type only, so it takes no pairs: send single texts")
         parts = [(text,) if isinstance(text, str) else text for text in texts]
         flat = [part.lower() if lower_case else part for pair in parts for part in pair]
-        encoded = iter(self._encode_flat(flat))
+        heads = truncate and direction == "right" and len(flat) == len(parts)
+        encoded = iter(self._encode_heads(flat, limit) if heads else self._encode_flat(flat))
         tokens = []
         for position, pair in enumerate(parts):
             pieces = [next(encoded) for _ in pair]
@@ -102,6 +108,20 @@ class Tokenizer:
             places = self._spans(whole, pair[0], lower_case) if spans and types is None else None
             tokens.append(Tokens(list(whole.ids), types, lost=lost, spans=places))
         return tokens
+
+    def _encode_heads(self, texts: list[str], limit: int) -> list[Any]:
+        """As `_encode_flat`, at least `limit` tokens of each: of a long text only as much as that takes."""
+        heads = [self._head(text, limit) for text in texts]
+        encoded = self._encode_flat(heads)
+        short = [n for n, found in enumerate(encoded) if len(found) < limit and len(heads[n]) < len(texts[n])]
+        for number, whole in zip(short, self._encode_flat([texts[number] for number in short]), strict=True):
+            encoded[number] = whole
+        return encoded
+
+    def _head(self, text: str, limit: int) -> str:
+        """A text, or what of it comes to about so many tokens, up to a space: no token of BERT's goes beyond one."""
+        end = limit * _CHARACTERS_A_TOKEN
+        return text[: max(text.rfind(" ", 0, end), 0) or None] if self._words and len(text) > end else text
 
     def _encode_flat(self, texts: list[str], add_special_tokens: bool = False) -> list[Any]:
         try:

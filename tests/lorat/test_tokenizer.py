@@ -28,6 +28,29 @@ def test_texts_and_pairs_are_cut_as_transformers_cuts_them(first, second, length
     assert (got.types or [0] * len(got)) == expected["token_type_ids"]
 
 
+WORDS = st.text(st.sampled_from("aé日🙂.-\u0301\u3000\n\t ₂x"), max_size=30) | st.just("y" * 300) | st.just("[MASK]")
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(WORDS, min_size=1, max_size=8), st.integers(1, 60), st.integers(8, 20), st.sampled_from([" ", "\n", ""])
+)
+def test_a_long_text_is_cut_as_if_all_of_it_had_been_looked_at(words, times, length, between):
+    text = between.join(words * times)
+    ORACLE.truncation_side = "right"
+    [got, short] = OURS.encode([text, "short"], max_length=length, spans=True)
+    assert got.ids == ORACLE(text, truncation=True, max_length=length)["input_ids"]
+    assert short.ids == ORACLE("short")["input_ids"]
+
+
+def test_of_a_long_text_little_is_looked_at(monkeypatch):
+    looked_at = []
+    encode = OURS._encode_flat
+    monkeypatch.setattr(OURS, "_encode_flat", lambda texts, **more: looked_at.extend(texts) or encode(texts, **more))
+    OURS.encode(["some words " * 100_000], max_length=128)
+    assert sum(map(len, looked_at)) <= 16 * 128
+
+
 def test_lengths_are_the_model_s_at_most():
     assert len(OURS.encode(["x " * 1000])[0]) == 512
     assert len(OURS.encode(["x " * 1000], max_length=9999)[0]) == 512

@@ -36,8 +36,8 @@ class Held:
         assert self._go.wait(30)
         self.handed.append(call)
 
-    def put(self, inputs, manner):
-        call = Call("embedding")
+    def put(self, inputs, manner, adapter=None):
+        call = Call("embedding", adapter)
         self.stage.put(call, inputs, manner)
         return call
 
@@ -73,6 +73,16 @@ def test_requests_that_wait_together_get_the_tokens_that_each_gets_alone(base, r
             else:
                 options = {"prompt_name": manner.prompt_name, "direction": manner.direction, "spans": manner.spans}
                 assert tokens == base.encode([item], manner.recipe, **options)[0]
+
+
+def test_adapters_take_turns_by_characters(base):
+    held = Held(base)
+    manner = Manner(PLAIN, truncate=True, direction="left")
+    for _ in range(4):
+        held.put(["x " * 40_000], manner, "flooding")
+    quiet = [held.put([text], manner, "quiet") for text in ("a", "b", "c")]
+    held.release()
+    assert {*quiet} <= {*held.handed[1:5]}, "one long request may come before them"
 
 
 def test_one_that_is_refused_fails_alone_and_in_its_own_words(base):

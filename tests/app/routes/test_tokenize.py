@@ -32,6 +32,12 @@ def test_what_is_no_text_is_refused(server, body, status):
     assert server.post("/tokenize", json=body).status_code == status
 
 
+@pytest.mark.parametrize("inputs", [["a"] * 257, "a " * 140_000])
+def test_too_much_is_refused(server, inputs):
+    response = server.post("/tokenize", json={"inputs": inputs})
+    assert response.status_code == 422 and "limit" in response.json()["error"]
+
+
 def test_half_a_character_is_refused(server):
     response = server.post("/tokenize", content=b'{"inputs": "\\ud800"}', headers={"Content-Type": "application/json"})
     assert response.status_code == 422, response.text
