@@ -13,7 +13,7 @@ from torch import Tensor
 
 from app.engine.jobs import Array
 from app.entities import entities
-from app.errors import InvalidRequestError
+from app.errors import InvalidRequestError, UnavailableError
 from app.service import Answer
 from lorat.pooling import finish
 
@@ -26,10 +26,14 @@ SCORINGS: dict[Scoring, Callable[[Tensor], Tensor]] = {
 }
 CLIENT_GONE = 499
 _GONE = "the client has gone"
+_STOPPED = "the server stopped before the answer was ready: send the request again"
 
 
 async def unless_gone(request: Request, work: Awaitable[T]) -> T:
-    """The result of `work`. Raises ClientDisconnect where the client goes first: then the work is cancelled."""
+    """The result of `work`, which is cancelled where the client goes or the server ends first.
+
+    Raises ClientDisconnect, UnavailableError.
+    """
     working, waiting = asyncio.current_task(), True
     assert working
 
@@ -42,10 +46,11 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     try:
         return await work
     except asyncio.CancelledError as reason:
-        if reason.args != (_GONE,):
+        gone = reason.args == (_GONE,)
+        if not gone and request.app.state.service.ready:
             raise
         working.uncancel()
-        raise ClientDisconnect from None
+        raise (ClientDisconnect() if gone else UnavailableError(_STOPPED)) from None
     finally:
         waiting = False
         watching.cancel()
