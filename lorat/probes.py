@@ -41,7 +41,7 @@ def write_probes(directory: Path, model: MultiLoRAT, texts: Sequence[str]) -> No
     facts = read_json(directory / FACTS, dict)
     facts["probes"] = [asdict(probe) for probe in make_probes(model, slot, texts)]
     text = json.dumps(facts, indent=2, ensure_ascii=False)
-    flat = re.sub(r"(?<=[\[,])\s+(?=-?\d)|(?<=\d)\s+(?=\])", "", text)  # a vector on one line
+    flat = re.sub(r"(?<=[\[,])\n\s+(?=-?\d)|(?<=\d)\n\s+(?=\])", "", text)  # a vector on one line; no text has a raw \n
     (directory / FACTS).write_text(flat + "\n", encoding="utf-8")
 
 
