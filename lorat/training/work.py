@@ -24,7 +24,8 @@ from lorat.errors import ConfigError
 from lorat.training.data import TrainingData
 from lorat.training.plan import Plan
 
-_STATE = "trainer_state.json"  # the file that a checkpoint is finished with
+STATE = "trainer_state.json"
+"""The trainer's file that a checkpoint is finished with."""
 _NOT_THE_RUN = ("out", "name", "description", "data_name", "data_licence", "data", "base")
 
 
@@ -110,7 +111,7 @@ def _is_full(error: Exception) -> bool:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / _STATE).read_text("utf-8"))
+        json.loads((checkpoint / STATE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return True

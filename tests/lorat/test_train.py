@@ -2,6 +2,7 @@
 
 import ast
 import json
+import random
 import resource
 import shutil
 import signal
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel, Trainer
 
 import lorat
+import lorat.train
 from lorat.base import load_base
 from lorat.files.adapter_file import read_adapter
 from lorat.train import main
@@ -156,6 +158,33 @@ def test_killed_at_a_random_step_it_goes_on_to_the_same_weights(task, data, base
     assert same(whole, weights(data, base, out, *more))
     assert "going on after step " in capfd.readouterr().out
     assert not out.with_name("killed.training").exists()
+
+
+class Stopped(BaseException):
+    """What a kill is, in this process."""
+
+
+@pytest.mark.parametrize("task", ["classify", "pairs"])
+def test_stopped_after_every_epoch_it_ends_with_the_same_epoch(task, base, tmp_path, monkeypatch):
+    def by_chance(first, count):  # so that the dev score goes up and down
+        return [row | {"label": random.Random(row["text"]).choice(("animal", "colour"))} for row in rows(first, count)]
+
+    data, histories = directory_of(tmp_path / "chance", by_chance), []
+    publish, save = lorat.train._publish, Trainer._save_checkpoint
+    monkeypatch.setattr(lorat.train, "_publish", lambda *got: histories.append(got[2]) or publish(*got))
+    more = ["--task", task, "--epochs", "12", "--patience", "3", "--dropout", "0.1"]
+    whole = weights(data, base, tmp_path / "whole", *more)
+
+    def save_and_stop(*given):
+        save(*given)
+        raise Stopped
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_stop)
+    for _ in histories[0].scores:
+        with pytest.raises(Stopped):
+            run(data, base, tmp_path / "stopped", *more)
+    assert same(whole, weights(data, base, tmp_path / "stopped", *more))
+    assert histories[0] == histories[1] and len(histories[0].scores) < 12
 
 
 def test_a_run_is_not_gone_on_with_by_another(data, base, tmp_path, capsys):
