@@ -36,7 +36,9 @@ def make_probes(model: MultiLoRAT, slot: Slot, texts: Sequence[str]) -> tuple[Pr
 
 
 def write_probes(directory: Path, model: MultiLoRAT, texts: Sequence[str]) -> None:
-    """Ask the adapter in a directory, and add what it says to its `lorat.json`."""
+    """Ask the adapter in a directory, and add what it says to its `lorat.json`; without texts nothing."""
+    if not texts:
+        return
     slot = model.prepare(read_adapter(directory, model.base.shape, max_rank=model.max_rank))
     facts = read_json(directory / FACTS, dict)
     facts["probes"] = [asdict(probe) for probe in make_probes(model, slot, texts)]

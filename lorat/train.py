@@ -25,6 +25,7 @@ from pathlib import Path
 
 from lorat.base import Base, load_base, locate_base
 from lorat.errors import ConfigError, LoratError
+from lorat.files.facts import MAX_PROBE
 from lorat.model import LoRAT
 from lorat.multi import MultiLoRAT
 from lorat.probes import write_probes
@@ -71,14 +72,20 @@ def train(plan: Plan) -> dict[str, Scores]:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs {missing[0]}, which is not installed: pip install 'lorat[train]'")
-    data = read_training_data(plan.data, seed=plan.seed, leave_out=plan.leave_out, columns=dict(plan.columns))
+    data = read_training_data(
+        plan.data,
+        seed=plan.seed,
+        leave_out=plan.leave_out,
+        columns=dict(plan.columns),
+        for_head=plan.task != "pairs",
+    )
     task = plan.task_for(data.kind)
     base = load_base(plan.base, dtype="float32")
     run = _Run(plan, task, data, base, Work(plan, task, data, base.shape.base_id or ""), cut_texts(base, data.train))
     if run.cut:
         print(run.cut, flush=True)
-    transformers.set_seed(plan.seed)
     with run.work.writing():
+        transformers.set_seed(plan.seed)
         return _publish(run, *_fit(run))
 
 
@@ -110,7 +117,8 @@ def _publish(run: _Run, model: LoRAT, history: History) -> dict[str, Scores]:
             base_name=run.plan.base_name,
         )
         server = MultiLoRAT(run.base, slots=1)
-        write_probes(directory, server, texts_of(run.data.dev)[:PROBES])
+        probes = [text for text in texts_of(run.data.dev) if len(text) <= MAX_PROBE]
+        write_probes(directory, server, probes[:PROBES])
         return _report(run, directory, server, history)
 
 

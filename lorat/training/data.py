@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, TypeVar
 
 from lorat.errors import AdapterFileError, ConfigError
+from lorat.files.facts import MAX_LABEL, MAX_LABELS
 from lorat.files.json_file import read_json, short
 from lorat.training.files import FIELDS, FieldRows, choice, find_file, listed, read_fields
 
@@ -111,18 +112,22 @@ def read_training_data(
     columns: Mapping[str, str] = _NO_COLUMNS,
     held_out_share: float = DEV_SHARE,
     labels: Sequence[str] | None = None,
+    for_head: bool = True,
 ) -> TrainingData:
     """Read a file of train rows, or the splits of a directory.
 
     leave_out: labels whose rows are not read, where each text has one. columns: which field is read as `text`,
-    `label` … where it has another name. labels: their order, in place of the data's own. Raises ConfigError, naming
-    the file and the line, for what cannot be honoured.
+    `label` … where it has another name. labels: their order, in place of the data's own. for_head: labels become
+    a head's, and are no more and no longer than is served. Raises ConfigError, naming the file and the line, for what
+    cannot be honoured.
     """
     files = {split: read_fields(file, columns) for split, file in _find_splits(path).items()}
     train = files["train"]
     kind, multi_label = _kind(train.fields), _multi_label(train)
     _check_alike(train, files.values())
     names, source = (tuple(labels), _GIVEN) if labels else _read_labels(path, train, leave_out)
+    if for_head:
+        _check_limits(names, train)
     known = {label: place for place, label in enumerate(names)} | dict.fromkeys(leave_out, -1)
     splits = {split: _split(file, known, source) for split, file in files.items()}
     if kind == "labels" and not multi_label:
@@ -232,6 +237,17 @@ def _labels_file(path: Path) -> list[str]:
     if len(set(labels)) != len(labels):
         raise ConfigError(f"{path.name} names a label twice")
     return labels
+
+
+def _check_limits(labels: Sequence[str], train: FieldRows) -> None:
+    """Refuse labels that no head can have."""
+    if len(labels) > MAX_LABELS:
+        raise ConfigError(f"{train.name} has {len(labels):,} labels: at most {MAX_LABELS:,} are served")
+    long = next((label for label in labels if len(label) > MAX_LABEL), None)
+    if long is not None:
+        lines = [line for line, row in zip(train.lines, train.values, strict=True) if long in row[1]]
+        place = f"{train.name}, line {lines[0]}" if lines else "labels.json"
+        raise ConfigError(f"{place}: the label {short(long)} has {len(long)} characters: give at most {MAX_LABEL}")
 
 
 def _check_cover(labels: Sequence[str], train: Split, file: str) -> None:

@@ -73,6 +73,12 @@ def test_adding_probes_changes_no_text(tiny, tiny_path, tmp_path):
     assert len((tmp_path / "lorat.json").read_text("utf-8").split("\n")) < 40  # a vector on one line
 
 
+def test_without_texts_there_are_no_probes(tiny, tiny_path, tmp_path):
+    LoRAT(BertModel.from_pretrained(tiny_path), rank=2).save(tmp_path)
+    write_probes(tmp_path, tiny, [])
+    assert read_adapter(tmp_path, tiny.base.shape).probes == ()
+
+
 @pytest.mark.parametrize(
     "probes",
     ["x", [1], [{"text": "a"}], [{"text": 1, "expected": []}], [{"text": "a", "expected": ["b"]}],

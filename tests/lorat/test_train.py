@@ -238,7 +238,10 @@ def test_the_card_names_data_recipe_and_scores_and_no_path_of_the_machine(data, 
 
 def test_texts_that_are_too_long_to_be_read_are_counted(data, base, tmp_path, capsys):
     write(data / "train.jsonl", [*rows(0, 36), {"text": "cat " * 600, "label": "animal"}])
+    write(data / "dev.jsonl", [{"text": "cat " * 2600, "label": "animal"}, *rows(40, 12)])  # too long for a probe
     assert run(data, base, tmp_path / "kinds", "--epochs", "1") == 0
+    adapter = read_adapter(tmp_path / "kinds", load_base(base, dtype="float32").shape)
+    assert [probe.text for probe in adapter.probes] == [row["text"] for row in rows(40, 12)[:2]]
     says = "1 of 37 texts to train on are longer than 512 tokens: what comes after is not read."
     assert says in capsys.readouterr().out
     assert says in (tmp_path / "kinds" / "README.md").read_text("utf-8")
@@ -249,6 +252,10 @@ def test_texts_that_are_too_long_to_be_read_are_counted(data, base, tmp_path, ca
     [
         (["--tune", "x"], "tune"),
         (["--rank", "0"], "rank"),
+        (["--rank", "257"], "from 1 to 256"),
+        (["--description", "x" * 10_001], "description has 10,001 characters"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", "99999999999"], "seed"),
         (["--epochs", "0"], "epochs"),
         (["--warmup", "1"], "warmup"),
         (["--learning-rate", "nan"], "learning_rate"),

@@ -521,3 +521,26 @@ def test_texts_that_make_no_pairs_are_refused():
         similar_pairs(LabelledTexts(("a", "b"), ((0,), (1,))), seed=3)
     with pytest.raises(ConfigError, match="one label"):
         similar_pairs(LabelledTexts(("a", "b"), ((0,), (0, 1))), seed=3)
+
+
+# ---- what no head can have -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["label", "labels", "tags"])
+def test_a_label_that_is_too_long_is_refused_with_its_line(kind, tmp_path):
+    long = "x" * 257
+    rows = {"label": labelled(), "labels": several(), "tags": tagged()}[kind]
+    rows[4] = rows[4] | {kind: {"label": long, "labels": ["b", long], "tags": [long, "O"]}[kind]}
+    refused(jsonl(tmp_path / "x.jsonl", rows), "x.jsonl, line 5: the label 'xxx")
+
+
+def test_more_labels_than_are_served_are_for_pairs_alone(tmp_path):
+    path = jsonl(tmp_path / "x.jsonl", [{"text": f"t {n}", "label": f"{n // 2}"} for n in range(20_002)])
+    refused(path, "x.jsonl has 10,001 labels: at most 10,000 are served")
+    assert len(read_training_data(path, seed=1, for_head=False).labels) == 10_001
+
+
+def test_a_long_label_of_labels_json_is_refused(tmp_path):
+    jsonl(tmp_path / "train.jsonl", labelled())
+    (tmp_path / "labels.json").write_text(json.dumps(["animal", "colour", "x" * 257]), "utf-8")
+    refused(tmp_path, "labels.json: the label")
