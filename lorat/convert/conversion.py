@@ -14,8 +14,9 @@ from lorat.convert.kinds import KINDS
 from lorat.convert.lora import from_lora
 from lorat.convert.parts import Options, Parts, fill
 from lorat.convert.report import Report
-from lorat.convert.writing import alpha_of, check_out, write
+from lorat.convert.writing import alpha_of, write
 from lorat.errors import ConfigError
+from lorat.files.out import check_out
 
 
 def convert(

@@ -8,6 +8,7 @@ from lorat.base import EMBEDDED_NAME
 from lorat.config import LoRATConfig
 from lorat.errors import ConfigError
 from lorat.files.facts import MAX_DESCRIPTION
+from lorat.files.out import check_out
 from lorat.targets import parse_tune
 
 TaskName = Literal["classify", "tokens", "pairs"]
@@ -94,8 +95,7 @@ class Plan:
                 raise ConfigError(f"{name} has {len(getattr(self, name)):,} characters: give at most {longest:,}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be from 0 to {2**32 - 1}, it is {self.seed}")
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ConfigError(f"{self.out} is there already: give a new directory, or empty it")
+        check_out(self.out)
 
     @property
     def title(self) -> str:

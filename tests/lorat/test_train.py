@@ -190,7 +190,8 @@ def test_stopped_after_every_epoch_it_ends_with_the_same_epoch(task, base, tmp_p
 def test_a_run_is_not_gone_on_with_by_another(data, base, tmp_path, capsys):
     out = tmp_path / "out"
     work = out.with_name("out.training")
-    work.mkdir()
+    (work / "checkpoints" / "checkpoint-9").mkdir(parents=True)
+    (work / "checkpoints" / "checkpoint-9" / "trainer_state.json").write_text("{}", "utf-8")
     (work / "run.json").write_text(json.dumps({"rank": 2}), "utf-8")
     assert run(data, base, out) == 2
     assert "begun with another" in capsys.readouterr().err
