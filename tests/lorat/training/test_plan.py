@@ -121,6 +121,12 @@ def test_limits_are_known_before_training(settings, says):
         Plan(Path("x"), Path("no-such"), **settings)
 
 
+def test_a_column_is_given_once():
+    assert read_columns(["text=a", "label=b"]) == (("text", "a"), ("label", "b"))
+    with pytest.raises(ConfigError, match="--column text= is there twice"):
+        read_columns(["text=a", "text=b"])
+
+
 @pytest.mark.parametrize("text", ["text", "=review", "text="])
 def test_a_column_has_a_name_and_a_field(text):
     with pytest.raises(ConfigError, match="NAME=FIELD"):
