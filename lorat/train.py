@@ -11,7 +11,7 @@ split, beside the frozen base. What only training needs is imported when it is u
     training/data.py      the rows, checked; files.py reads them
     training/work.py      the run's directory: going on after a kill, nothing half-written
     training/heads.py     the training of heads; start.py where they start and end
-    training/pairs.py     that of embeddings; loop.py what both share
+    training/pairs.py     that of embeddings, of texts that share a label by similar.py; loop.py what both share
     training/measure.py   answers and scores; answers.py who is asked
     training/report.py    the pictures; card.py the model card
 """
@@ -34,13 +34,14 @@ from lorat.training.card import KINDS, Card, data_name
 from lorat.training.command import add_arguments, read_plan, show
 from lorat.training.data import TrainingData, read_training_data
 from lorat.training.heads import train_head
-from lorat.training.inputs import cut_texts, encode, texts_of
+from lorat.training.inputs import check_words, cut_texts, encode, texts_of
 from lorat.training.loop import History
 from lorat.training.measure import Answers, measure
 from lorat.training.pairs import train_embedding
 from lorat.training.plan import Plan
 from lorat.training.report import draw
 from lorat.training.scores import Scores
+from lorat.training.similar import check_similar
 from lorat.training.work import Work
 
 PROBES = 2
@@ -80,7 +81,10 @@ def train(plan: Plan) -> dict[str, Scores]:
         for_head=plan.task != "pairs",
     )
     task = plan.task_for(data.kind)
+    if task == "pairs":
+        check_similar(data)
     base = load_base(plan.base, dtype="float32")
+    check_words(base, data)
     run = _Run(plan, task, data, base, Work(plan, task, data, base.shape.base_id or ""), cut_texts(base, data.train))
     if run.cut:
         print(run.cut, flush=True)
