@@ -10,26 +10,24 @@ import numpy as np
 from app.client import Client
 from lorat import MultiLoRAT, load_base
 from lorat.errors import ConfigError
-from lorat.evaluate import Subject, evaluate
+from lorat.evaluate import Evaluation, Source, Subject, evaluate
 from lorat.training.answers import Frozen, Served
-from lorat.training.scores import Scores
 
 _BATCH = 64  # texts in a request
 Array = np.ndarray[Any, Any]
-Columns = Mapping[str, str]
 
 
-def evaluate_directory(data: Path, directory: Path, base: str | None, columns: Columns) -> dict[str, Scores]:
+def evaluate_directory(source: Source, directory: Path, base: str | None) -> Evaluation:
     """Scores of an adapter's directory and of the frozen base. Raises an AdapterError for files that are refused."""
     model = MultiLoRAT(load_base(base, dtype="float32"), slots=1)
     slot = model.load(directory)
     head = slot.adapter.head
     labels, multi_label = (head.labels, head.multi_label) if head else ((), False)
     subject = Subject(directory.resolve().name, Served(model, slot), slot.adapter.task, labels, multi_label)
-    return evaluate(data, subject, partial(Frozen, model), columns)
+    return evaluate(source, subject, partial(Frozen, model))
 
 
-def evaluate_served(data: Path, name: str, client: Client, base: str | None, columns: Columns) -> dict[str, Scores]:
+def evaluate_served(source: Source, name: str, client: Client, base: str | None) -> Evaluation:
     """Scores of an adapter as a service answers, and of the frozen base, which is loaded here.
 
     Raises ServerError for what the service refuses, ConfigError where its base is another one.
@@ -41,7 +39,7 @@ def evaluate_served(data: Path, name: str, client: Client, base: str | None, col
     labels = record["labels"] or ()
     multi_label = len(labels) > 1 and record["head"]["kind"] == "sigmoid"
     subject = Subject(name, Remote(client, name, labels), record["task"], labels, multi_label)
-    return evaluate(data, subject, partial(Frozen, model), columns)
+    return evaluate(source, subject, partial(Frozen, model))
 
 
 class Remote:

@@ -6,6 +6,8 @@ from typing import Literal
 from lorat.errors import ConfigError
 
 Mode = Literal["all", "part"]
+MAX_RANK = 256
+"""Adapters of a higher rank are not served."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class LoRATConfig:
         """Raise ConfigError for a value that cannot be honoured."""
         if self.mode not in ("all", "part"):
             raise ConfigError(f"mode={self.mode!r}: use 'all' (freeze the whole base) or 'part'")
-        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or self.rank < 1:
-            raise ConfigError(f"rank={self.rank!r}: use a whole number of at least 1")
+        if isinstance(self.rank, bool) or not isinstance(self.rank, int) or not 1 <= self.rank <= MAX_RANK:
+            raise ConfigError(f"rank={self.rank!r}: use a whole number from 1 to {MAX_RANK}")
         if not 0 < self.alpha < float("inf"):
             raise ConfigError(f"alpha={self.alpha!r}: use a number above 0")
         if not 0 <= self.dropout < 1:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 from lorat.adapter import Task
 from lorat.errors import ConfigError
-from lorat.training.data import Kind, Split, TrainingData, read_search_split, read_split, read_training_data
+from lorat.files.json_file import short
+from lorat.training.data import (
+    Kind,
+    Split,
+    TaggedWords,
+    TrainingData,
+    missing_label,
+    read_search_split,
+    read_split,
+    read_training_data,
+)
 from lorat.training.measure import Answers, measure
 from lorat.training.scores import Scores
 
@@ -29,42 +39,93 @@ class Subject:
     multi_label: bool = False
 
 
-def evaluate(
-    path: Path, subject: Subject, frozen: Callable[[TrainingData | None], Answers], columns: Mapping[str, str]
-) -> dict[str, Scores]:
-    """Scores by model, on a file or on the test split (else dev) of a directory.
+@dataclass(frozen=True)
+class Source:
+    """Where the rows are. columns: fields by the names they are read as. leave_out: labels whose rows are skipped."""
+
+    path: Path
+    columns: Mapping[str, str]
+    leave_out: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by model. about: sentences that say on what rows, and what was not measured."""
+
+    scores: dict[str, Scores]
+    about: tuple[str, ...]
+
+
+def evaluate(source: Source, subject: Subject, frozen: Callable[[TrainingData | None], Answers]) -> Evaluation:
+    """Measure on a file, or on the test split (else dev) of a directory.
 
     frozen: the base, given rows to fit a probe to: where there are labels, it is measured only if the directory has
-    train rows. Raises ConfigError for data that cannot be read, or is for another task.
+    train rows of each. Raises ConfigError for data that cannot be read, or is for another task.
     """
-    data, split = _read(path, subject, columns)
+    data, split, about = _read(source, subject)
     task, _ = _TASKS.get(subject.task, ("pairs", "pairs"))
-    models = {subject.name: subject.answers}
-    if data or not subject.labels:
+    models, lacking = {subject.name: subject.answers}, data and _lacking(data)
+    if lacking:
+        about += (f"{FROZEN}: not measured, {lacking}",)
+    elif data or not subject.labels:
         models[FROZEN] = frozen(data)
-    return {name: measure(task, who, split, subject.labels, subject.multi_label).scores for name, who in models.items()}
+    scores = {
+        name: measure(task, who, split, subject.labels, subject.multi_label).scores for name, who in models.items()
+    }
+    return Evaluation(scores, about)
 
 
-def _read(path: Path, subject: Subject, columns: Mapping[str, str]) -> tuple[TrainingData | None, Split]:
-    """What a probe is fitted to, if there is something, and the split to measure."""
+def _lacking(data: TrainingData) -> str | None:
+    """What train lacks for a probe, if it does."""
+    if isinstance(data.train, TaggedWords):
+        return "train has a single tag" if len({tag for row in data.train.tags for tag in row}) < 2 else None
+    missing = None if data.multi_label else missing_label(data.labels, data.train)
+    return None if missing is None else f"train has no row with the label {short(missing)}"
+
+
+def _read(source: Source, subject: Subject) -> tuple[TrainingData | None, Split, tuple[str, ...]]:
+    """What a probe is fitted to, if there is something, the split to measure, and what that is."""
+    data = _read_directory(source, subject) if source.path.is_dir() else None
+    if data is None:
+        split = _read_file(source, subject)
+        return None, split, (f"on the file {source.path.name}: {len(split):,} rows",)
+    split, which = (data.test, "the test split") if data.test else (data.dev, "the dev split (there is no test split)")
+    if data.held_out and not data.test:
+        which = f"rows held out by seed {_SEED}, which the adapter may have been trained on"
+    return data if subject.labels else None, split, (f"on {which}: {len(split):,} rows",)
+
+
+def _read_file(source: Source, subject: Subject) -> Split:
+    if not subject.labels:
+        return read_search_split(source.path, leave_out=source.leave_out, columns=source.columns)
+    return read_split(
+        source.path,
+        kind=_TASKS[subject.task][1],
+        labels=subject.labels,
+        multi_label=subject.multi_label,
+        leave_out=source.leave_out,
+        columns=source.columns,
+    )
+
+
+def _read_directory(source: Source, subject: Subject) -> TrainingData:
+    path = source.path
+    data = read_training_data(
+        path,
+        seed=_SEED,
+        leave_out=source.leave_out,
+        columns=source.columns,
+        labels=subject.labels or None,
+        for_head=False,
+    )
     if subject.labels:
-        return _read_labelled(path, subject, columns)
-    if not path.is_dir():
-        return None, read_search_split(path, columns=columns)
-    data = read_training_data(path, seed=_SEED, columns=columns)
+        if (data.kind, data.multi_label) != (_TASKS[subject.task][1], subject.multi_label):
+            raise ConfigError(
+                f"{path} has rows of {data.kind}, the adapter is for {subject.task}: give data of its kind"
+            )
+        return data
     if data.kind == "tags" or data.multi_label:
         raise ConfigError(
             f"{path} has rows of {data.kind}: an embedding adapter is measured on pairs, or one label a text"
         )
-    return None, data.test or data.dev
-
-
-def _read_labelled(path: Path, subject: Subject, columns: Mapping[str, str]) -> tuple[TrainingData | None, Split]:
-    _, kind = _TASKS[subject.task]
-    labels, multi_label = subject.labels, subject.multi_label
-    if not path.is_dir():
-        return None, read_split(path, kind=kind, labels=labels, multi_label=multi_label, columns=columns)
-    data = read_training_data(path, seed=_SEED, columns=columns, labels=labels)
-    if (data.kind, data.multi_label) != (kind, multi_label):
-        raise ConfigError(f"{path} has rows of {data.kind}, the adapter is for {subject.task}: give data of its kind")
-    return data, data.test or data.dev
+    return data

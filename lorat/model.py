@@ -217,18 +217,18 @@ class LoRAT(nn.Module):
         """Write the adapter (not the base) as PEFT's files and `lorat.json`.
 
         `base_name` is for people; without it, the last part of where the model was loaded from. Raises
-        ConfigError in mode "part", whose result is no adapter for a frozen base.
+        ConfigError in mode "part", whose result is no adapter for a frozen base, and for what is not served: a
+        regression, labels of one name, weights that are not finite.
         """
         if self.settings.mode != "all":
             raise ConfigError("mode='part' trained the base itself: save the whole model (lorat.model), or use 'all'")
         name = base_name or Path(self.model.name_or_path).name
         facts = saving.facts(self.task, self.config, saving.checkpoint_id(self.model))
-        write_adapter(
-            directory,
-            saving.peft_config(self.settings, self.task, self.modules_to_save, name),
-            saving.tensors(self.adapted(), self.saved_modules(), headless=self.model is self.bert),
-            facts | {"description": description, "tags": list(tags)},
-        )
+        facts |= {"description": description, "tags": list(tags)}
+        tensors = saving.tensors(self.adapted(), self.saved_modules(), headless=self.model is self.bert)
+        saving.check(facts, tensors)
+        config = saving.peft_config(self.settings, self.task, self.modules_to_save, name)
+        write_adapter(directory, config, tensors, facts)
 
     def save_pretrained(self, directory: str | Path, *, is_main_process: bool = True, **options: Any) -> None:
         """`save` with its options, under the name that transformers and PEFT use; nothing where not the main process.

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from lorat.adapter import Adapter
 from lorat.base import Base, load_base
+from lorat.config import MAX_RANK
 from lorat.cpu.encoder import Encoder
 from lorat.errors import InputError, InputTooLongError, NoHeadError
-from lorat.files.adapter_file import MAX_RANK, read_adapter
+from lorat.files.adapter_file import read_adapter
 from lorat.fingerprint import fingerprint
 from lorat.gpu.lanes import settle
 from lorat.heads import LoadedHead, sequence_logits, token_logits

@@ -36,12 +36,14 @@ def make_probes(model: MultiLoRAT, slot: Slot, texts: Sequence[str]) -> tuple[Pr
 
 
 def write_probes(directory: Path, model: MultiLoRAT, texts: Sequence[str]) -> None:
-    """Ask the adapter in a directory, and add what it says to its `lorat.json`."""
+    """Ask the adapter in a directory, and add what it says to its `lorat.json`; without texts nothing."""
+    if not texts:
+        return
     slot = model.prepare(read_adapter(directory, model.base.shape, max_rank=model.max_rank))
     facts = read_json(directory / FACTS, dict)
     facts["probes"] = [asdict(probe) for probe in make_probes(model, slot, texts)]
     text = json.dumps(facts, indent=2, ensure_ascii=False)
-    flat = re.sub(r"(?<=[\[,])\s+(?=-?\d)|(?<=\d)\s+(?=\])", "", text)  # a vector on one line
+    flat = re.sub(r"(?<=[\[,])\n\s+(?=-?\d)|(?<=\d)\n\s+(?=\])", "", text)  # a vector on one line; no text has a raw \n
     (directory / FACTS).write_text(flat + "\n", encoding="utf-8")
 
 

@@ -11,7 +11,7 @@ split, beside the frozen base. What only training needs is imported when it is u
     training/data.py      the rows, checked; files.py reads them
     training/work.py      the run's directory: going on after a kill, nothing half-written
     training/heads.py     the training of heads; start.py where they start and end
-    training/pairs.py     that of embeddings; loop.py what both share
+    training/pairs.py     that of embeddings, of texts that share a label by similar.py; loop.py what both share
     training/measure.py   answers and scores; answers.py who is asked
     training/report.py    the pictures; card.py the model card
 """
@@ -25,6 +25,7 @@ from pathlib import Path
 
 from lorat.base import Base, load_base, locate_base
 from lorat.errors import ConfigError, LoratError
+from lorat.files.facts import MAX_PROBE
 from lorat.model import LoRAT
 from lorat.multi import MultiLoRAT
 from lorat.probes import write_probes
@@ -33,13 +34,14 @@ from lorat.training.card import KINDS, Card, data_name
 from lorat.training.command import add_arguments, read_plan, show
 from lorat.training.data import TrainingData, read_training_data
 from lorat.training.heads import train_head
-from lorat.training.inputs import cut_texts, encode, texts_of
+from lorat.training.inputs import check_words, cut_texts, encode, texts_of
 from lorat.training.loop import History
 from lorat.training.measure import Answers, measure
 from lorat.training.pairs import train_embedding
 from lorat.training.plan import Plan
 from lorat.training.report import draw
 from lorat.training.scores import Scores
+from lorat.training.similar import check_similar
 from lorat.training.work import Work
 
 PROBES = 2
@@ -71,14 +73,23 @@ def train(plan: Plan) -> dict[str, Scores]:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"training needs {missing[0]}, which is not installed: pip install 'lorat[train]'")
-    data = read_training_data(plan.data, seed=plan.seed, leave_out=plan.leave_out, columns=dict(plan.columns))
+    data = read_training_data(
+        plan.data,
+        seed=plan.seed,
+        leave_out=plan.leave_out,
+        columns=dict(plan.columns),
+        for_head=plan.task != "pairs",
+    )
     task = plan.task_for(data.kind)
+    if task == "pairs":
+        check_similar(data)
     base = load_base(plan.base, dtype="float32")
+    check_words(base, data)
     run = _Run(plan, task, data, base, Work(plan, task, data, base.shape.base_id or ""), cut_texts(base, data.train))
     if run.cut:
         print(run.cut, flush=True)
-    transformers.set_seed(plan.seed)
     with run.work.writing():
+        transformers.set_seed(plan.seed)
         return _publish(run, *_fit(run))
 
 
@@ -110,7 +121,8 @@ def _publish(run: _Run, model: LoRAT, history: History) -> dict[str, Scores]:
             base_name=run.plan.base_name,
         )
         server = MultiLoRAT(run.base, slots=1)
-        write_probes(directory, server, texts_of(run.data.dev)[:PROBES])
+        probes = [text for text in texts_of(run.data.dev) if len(text) <= MAX_PROBE]
+        write_probes(directory, server, probes[:PROBES])
         return _report(run, directory, server, history)
 
 

@@ -24,6 +24,7 @@ def add_parsers(commands: Any) -> None:
     evaluate.add_argument("--adapter", type=Path, help="an adapter's directory")
     evaluate.add_argument("--name", help="an adapter of the server, in place of --adapter")
     evaluate.add_argument("--base", help="directory or hub id; default: the embedded all-MiniLM-L6-v2")
+    evaluate.add_argument("--leave-out", action="append", default=[], metavar="LABEL", help="skip a label's rows")
     evaluate.add_argument("--column", action="append", default=[], metavar="NAME=FIELD", help="read FIELD as NAME")
 
 
@@ -46,9 +47,14 @@ def _eval(options: argparse.Namespace) -> None:
     columns = dict(read_columns(options.column))
     prepare_process()
     from app.evaluating import evaluate_directory, evaluate_served
+    from lorat.evaluate import Source
 
+    source = Source(options.data, columns, tuple(options.leave_out))
     if options.adapter:
-        show(evaluate_directory(options.data, options.adapter, options.base, columns))
-        return
-    with Client(options.url, options.key) as client:
-        show(evaluate_served(options.data, options.name, client, options.base, columns))
+        evaluation = evaluate_directory(source, options.adapter, options.base)
+    else:
+        with Client(options.url, options.key) as client:
+            evaluation = evaluate_served(source, options.name, client, options.base)
+    for line in evaluation.about:
+        print(line)
+    show(evaluation.scores)

@@ -7,15 +7,16 @@ from typing import Any
 
 from lorat.adapter import Adapter
 from lorat.base import EMBEDDED_NAME, load_base, locate_base
+from lorat.config import MAX_RANK
 from lorat.convert.checkpoint import Checkpoint, read_checkpoint
 from lorat.convert.full import from_full
 from lorat.convert.kinds import KINDS
 from lorat.convert.lora import from_lora
 from lorat.convert.parts import Options, Parts, fill
 from lorat.convert.report import Report
-from lorat.convert.writing import alpha_of, check_out, write
+from lorat.convert.writing import alpha_of, write
 from lorat.errors import ConfigError
-from lorat.files.adapter_file import MAX_RANK
+from lorat.files.out import check_out
 
 
 def convert(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lorat.adapter import LoRA
 from lorat.base import Base
-from lorat.config import scaling
+from lorat.config import MAX_RANK, scaling
 from lorat.convert.checkpoint import Checkpoint
 from lorat.convert.parts import (
     Options,
@@ -30,7 +30,6 @@ from lorat.convert.parts import (
     take_pooler,
 )
 from lorat.errors import AdapterFileError, BaseMismatchError, ConfigError, UnsupportedAdapterError
-from lorat.files.adapter_file import MAX_RANK
 from lorat.files.json_file import short
 from lorat.targets import BaseShape, Site
 

@@ -11,7 +11,7 @@ from lorat.adapter import LoRA, Task
 from lorat.base import Base
 from lorat.convert.report import describe
 from lorat.errors import AdapterFileError, ConfigError, UnsupportedAdapterError
-from lorat.files.adapter_file import MAX_LABELS
+from lorat.files.facts import MAX_LABELS
 from lorat.targets import MODULES, Site
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")

@@ -23,12 +23,6 @@ from lorat.files.facts import FORMAT
 from lorat.targets import MODULES, Site
 
 
-def check_out(out: Path) -> None:
-    """Raise ConfigError for a place that is taken."""
-    if out.is_symlink() or (out.exists() and (not out.is_dir() or any(out.iterdir()))):
-        raise ConfigError(f"{out} is there already: give a directory that is new or empty")
-
-
 def write(parts: Parts, out: Path, base: Base, base_name: str, recipe: Path | None) -> Adapter:
     """Write into a directory beside `out`, read it back, then rename it. Returns what was read back.
 

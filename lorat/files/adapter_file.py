@@ -18,17 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lorat.adapter import Adapter, Head, Linear, LoRA, Task
+from lorat.config import MAX_RANK
 from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
 from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
-from lorat.files.facts import FACTS, MAX_LABEL, probes_of, read_facts
+from lorat.files.facts import FACTS, MAX_LABEL, MAX_LABELS, probes_of, read_facts
 from lorat.files.json_file import read_json, short
 from lorat.files.peft_config import PeftConfig, parse_peft_config
 from lorat.files.recipe_file import read_recipe
 from lorat.targets import POOLER, BaseShape, Site
 
 CONFIG = "adapter_config.json"
-MAX_RANK = 256
-MAX_LABELS = 10_000
 _TASK_TYPES: dict[str | None, Task | None] = {
     "SEQ_CLS": "sequence_classification",
     "TOKEN_CLS": "token_classification",

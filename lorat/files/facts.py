@@ -27,6 +27,7 @@ _MAX_PROBES = 16
 _BASE_ID = re.compile("[0-9a-f]{64}")
 MAX_DESCRIPTION = 10_000
 MAX_LABEL = 256
+MAX_LABELS = 10_000
 MAX_TAG = 64
 MAX_TAGS = 64
 MAX_PROBE = 10_000
@@ -38,6 +39,12 @@ def read_facts(directory: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     facts: dict[str, Any] = read_json(path, dict)
+    check_facts(facts)
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def check_facts(facts: Mapping[str, Any]) -> None:
+    """Raise AdapterFileError for a field that is wrong, UnsupportedAdapterError for what is unknown."""
     unknown = sorted(set(facts) - _FIELDS)
     if unknown:
         raise UnsupportedAdapterError(f"lorat.json has the unknown field {short(unknown[0])}: a newer LoRAT wrote it?")
@@ -58,7 +65,6 @@ def read_facts(directory: Path) -> dict[str, Any]:
     _check_fact(
         facts, "tags", f"at most {MAX_TAGS} texts of at most {MAX_TAG} characters", _are_texts(MAX_TAG, MAX_TAGS)
     )
-    return {name: value for name, value in facts.items() if value is not None}
 
 
 def probes_of(facts: Mapping[str, Any]) -> tuple[Probe, ...]:

@@ -1,5 +1,6 @@
 """What `LoRAT.save` writes: PEFT's config and tensors, and the facts for `lorat.json`."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,10 @@ from torch import Tensor, nn
 
 from lorat.adapter import Task
 from lorat.config import LoRATConfig
+from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.adapter_weights import PREFIX
-from lorat.files.facts import FORMAT
+from lorat.files.facts import FORMAT, MAX_LABELS, check_facts
+from lorat.files.json_file import short
 from lorat.fingerprint import base_id
 from lorat.layers import LoRALinear
 from lorat.targets import MODULES, Site
@@ -68,7 +71,12 @@ def _target_modules(settings: LoRATConfig) -> list[str] | str:
 
 
 def facts(task: Task, config: Any, base_id: str | None) -> dict[str, Any]:
-    """The fields of `lorat.json`, but for what a person adds. `config`: the model's transformers config."""
+    """The fields of `lorat.json`, but for what a person adds. `config`: the model's transformers config.
+
+    Raises ConfigError for a regression.
+    """
+    if task != "embedding" and config.problem_type == "regression":
+        raise ConfigError("the config's problem_type is 'regression': served heads score labels")
     return {
         "format": FORMAT,
         "task": task,
@@ -76,6 +84,21 @@ def facts(task: Task, config: Any, base_id: str | None) -> dict[str, Any]:
         "multi_label": config.problem_type == "multi_label_classification",
         "base_id": base_id,
     }
+
+
+def check(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ConfigError for what would be written and then not be read."""
+    try:
+        check_facts(facts)
+    except AdapterFileError as error:
+        raise ConfigError(f"{error}: it is not saved") from error
+    labels = facts["labels"] or ()
+    if len(labels) > MAX_LABELS:
+        raise ConfigError(f"the model has {len(labels)} labels: at most {MAX_LABELS} are served")
+    if twice := next((label for label, count in Counter(labels).items() if count > 1), None):
+        raise ConfigError(f"two labels are named {short(twice)}: give each a name of its own in the config's id2label")
+    if wrong := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
+        raise ConfigError(f"{wrong} is not finite: training diverged, lower the learning rate")
 
 
 def checkpoint_id(model: Any) -> str | None:

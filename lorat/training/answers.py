@@ -86,7 +86,7 @@ class Frozen:
         return [self._tags(rows) for rows in self._hidden.word_rows(sentences)]
 
     def _tags(self, rows: Sequence[Any]) -> list[int]:
-        blank = torch.zeros_like(next((row for row in rows if row is not None), torch.zeros(1)))
+        blank = torch.zeros(self._model.base.shape.hidden)
         return [int(tag) for tag in self._probe.predict(np.stack([blank if row is None else row for row in rows]))]
 
     def embed(self, texts: Sequence[str]) -> Array:

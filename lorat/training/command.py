@@ -4,6 +4,7 @@ Nothing that is large is imported before a run begins.
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,9 @@ def read_columns(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
     wrong = next(("".join(parts) for parts in pairs if not all(parts)), None)
     if wrong is not None:
         raise ConfigError(f"--column {wrong}: use NAME=FIELD, as in text=review")
+    twice = next((name for name, count in Counter(name for name, _, _ in pairs).items() if count > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--column {twice}= is there twice: give it once")
     return tuple((name, field) for name, _, field in pairs)
 
 

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Self, TypeVar
 
 from lorat.errors import AdapterFileError, ConfigError
+from lorat.files.facts import MAX_LABEL, MAX_LABELS
 from lorat.files.json_file import read_json, short
 from lorat.training.files import FIELDS, FieldRows, choice, find_file, listed, read_fields
 
@@ -111,21 +112,26 @@ def read_training_data(
     columns: Mapping[str, str] = _NO_COLUMNS,
     held_out_share: float = DEV_SHARE,
     labels: Sequence[str] | None = None,
+    for_head: bool = True,
 ) -> TrainingData:
     """Read a file of train rows, or the splits of a directory.
 
     leave_out: labels whose rows are not read, where each text has one. columns: which field is read as `text`,
-    `label` … where it has another name. labels: their order, in place of the data's own. Raises ConfigError, naming
-    the file and the line, for what cannot be honoured.
+    `label` … where it has another name. labels: their order, in place of the data's own. for_head: labels become
+    a head's: no more and no longer than is served, and each in train. Raises ConfigError, naming the file and the
+    line, for what cannot be honoured.
     """
     files = {split: read_fields(file, columns) for split, file in _find_splits(path).items()}
     train = files["train"]
     kind, multi_label = _kind(train.fields), _multi_label(train)
     _check_alike(train, files.values())
+    _check_left_out(leave_out, train)
     names, source = (tuple(labels), _GIVEN) if labels else _read_labels(path, train, leave_out)
-    known = {label: place for place, label in enumerate(names)} | dict.fromkeys(leave_out, -1)
+    if for_head:
+        _check_limits(names, train)
+    known = _known(names, leave_out)
     splits = {split: _split(file, known, source) for split, file in files.items()}
-    if kind == "labels" and not multi_label:
+    if for_head and kind == "labels" and not multi_label:
         _check_cover(names, splits["train"], train.name)
     held_out = "dev" not in splits
     if held_out:
@@ -135,23 +141,31 @@ def read_training_data(
 
 
 def read_split(
-    path: Path, *, kind: Kind, labels: Sequence[str], multi_label: bool, columns: Mapping[str, str] = _NO_COLUMNS
+    path: Path,
+    *,
+    kind: Kind,
+    labels: Sequence[str],
+    multi_label: bool,
+    leave_out: Sequence[str] = (),
+    columns: Mapping[str, str] = _NO_COLUMNS,
 ) -> Split:
     """Read one file of a known kind against known labels. Raises ConfigError, naming the file and the line."""
     file = read_fields(path, columns)
+    _check_left_out(leave_out, file)
     if (_kind(file.fields), _multi_label(file)) != (kind, multi_label):
         wanted = [fields for fields in FIELDS if _kind(fields) == kind and ("labels" in fields) == multi_label]
         raise ConfigError(f"{file.name} has rows of {listed(file.fields)}: give rows of {choice(wanted)}")
-    return _split(file, {label: place for place, label in enumerate(labels)}, _GIVEN)
+    return _split(file, _known(labels, leave_out), _GIVEN)
 
 
-def read_search_split(path: Path, *, columns: Mapping[str, str] = _NO_COLUMNS) -> Split:
+def read_search_split(path: Path, *, leave_out: Sequence[str] = (), columns: Mapping[str, str] = _NO_COLUMNS) -> Split:
     """Read one file of pairs, or of texts with one label each, which are then those that belong together."""
     file = read_fields(path, columns)
+    _check_left_out(leave_out, file)
     if _kind(file.fields) == "tags" or _multi_label(file):
         raise ConfigError(f"{file.name} has rows of {listed(file.fields)}: give pairs, or texts with one label each")
     names = sorted({name for row in file.values for name in row[1]} if _kind(file.fields) == "labels" else ())
-    return _split(file, {label: place for place, label in enumerate(names)}, file.name)
+    return _split(file, _known(names, leave_out), file.name)
 
 
 def _kind(fields: Sequence[str]) -> Kind:
@@ -160,6 +174,16 @@ def _kind(fields: Sequence[str]) -> Kind:
 
 def _multi_label(file: FieldRows) -> bool:
     return "labels" in file.fields
+
+
+def _check_left_out(leave_out: Sequence[str], file: FieldRows) -> None:
+    if leave_out and "label" not in file.fields:
+        raise ConfigError("leave_out is for texts with one label each")
+
+
+def _known(labels: Sequence[str], leave_out: Sequence[str]) -> dict[str, int]:
+    """Labels by their indices, and -1 for those that are left out."""
+    return {label: place for place, label in enumerate(labels)} | dict.fromkeys(leave_out, -1)
 
 
 def _split(file: FieldRows, known: Mapping[str, int], source: str) -> Split:
@@ -204,8 +228,6 @@ def _check_alike(train: FieldRows, files: Iterable[FieldRows]) -> None:
 def _read_labels(path: Path, train: FieldRows, leave_out: Sequence[str]) -> tuple[tuple[str, ...], str]:
     """The labels in the order of their indices, and the file that they are from."""
     kind = _kind(train.fields)
-    if leave_out and (kind != "labels" or _multi_label(train)):
-        raise ConfigError("leave_out is for texts with one label each")
     if kind == "pairs":
         return (), train.name
     file = path / "labels.json"
@@ -234,17 +256,38 @@ def _labels_file(path: Path) -> list[str]:
     return labels
 
 
+def _check_limits(labels: Sequence[str], train: FieldRows) -> None:
+    """Refuse labels that no head can have."""
+    if len(labels) > MAX_LABELS:
+        raise ConfigError(f"{train.name} has {len(labels):,} labels: at most {MAX_LABELS:,} are served")
+    long = next((label for label in labels if len(label) > MAX_LABEL), None)
+    if long is not None:
+        lines = [line for line, row in zip(train.lines, train.values, strict=True) if long in row[1]]
+        place = f"{train.name}, line {lines[0]}" if lines else "labels.json"
+        raise ConfigError(f"{place}: the label {short(long)} has {len(long)} characters: give at most {MAX_LABEL}")
+
+
+def missing_label(labels: Sequence[str], rows: Split) -> str | None:
+    """The first label that no row has."""
+    assert isinstance(rows, LabelledTexts)
+    covered = {index for row in rows.labels for index in row}
+    return next((label for index, label in enumerate(labels) if index not in covered), None)
+
+
 def _check_cover(labels: Sequence[str], train: Split, file: str) -> None:
-    assert isinstance(train, LabelledTexts)
-    covered = {index for row in train.labels for index in row}
-    missing = next((label for index, label in enumerate(labels) if index not in covered), None)
+    missing = missing_label(labels, train)
     if missing is not None:
         raise ConfigError(f"{file} has no row with the label {short(missing)}: add some, or leave it out")
 
 
 def _check_scores(pairs: Split, rows: str) -> None:
-    if isinstance(pairs, TextPairs) and pairs.scores is not None and len(set(pairs.scores)) == 1:
+    if _one_score(pairs):
+        assert isinstance(pairs, TextPairs) and pairs.scores
         raise ConfigError(f"{rows} have the score {pairs.scores[0]:g}: give others as well, or pairs without scores")
+
+
+def _one_score(pairs: Split) -> bool:
+    return isinstance(pairs, TextPairs) and pairs.scores is not None and len(set(pairs.scores)) == 1
 
 
 def _hold_out(split: Split, seed: int, share: float, file: str) -> tuple[Split, Split]:
@@ -263,29 +306,6 @@ def _hold_out(split: Split, seed: int, share: float, file: str) -> tuple[Split, 
         raise ConfigError(f"{file} has too few rows to hold any out: add rows, or a dev file")
     chosen = set(dev)
     parts = split.take([place for place in range(len(split)) if place not in chosen]), split.take(sorted(dev))
-    for part, what in zip(parts, ("left", "held out"), strict=True):
-        _check_scores(part, f"the rows of {file} that were {what}")
+    if any(_one_score(part) for part in parts):
+        raise ConfigError(f"{file} has too few rows, those held out or left have one score: add rows, or a dev file")
     return parts
-
-
-def similar_pairs(rows: LabelledTexts, seed: int) -> list[tuple[str, str, int]]:
-    """(anchor, positive, label): each text in one pair with another of its label, drawn by a seed.
-
-    The last of an odd number of texts is paired with one that is in a pair already.
-    Raises ConfigError where no label has two texts, and for texts that have not one label each.
-    """
-    if any(len(labels) != 1 for labels in rows.labels):
-        raise ConfigError("similar texts are those that share their label: give each text one label")
-    by_label: dict[int, list[str]] = {}
-    for text, (label,) in zip(rows.texts, rows.labels, strict=True):
-        by_label.setdefault(label, []).append(text)
-    draw = random.Random(seed)
-    pairs = []
-    for label, texts in sorted(by_label.items()):
-        draw.shuffle(texts)
-        if len(texts) > 1:
-            ends = [*range(1, len(texts), 2), *([len(texts) - 1] if len(texts) % 2 else [])]
-            pairs += [(texts[place], texts[place - 1], label) for place in ends]
-    if not pairs:
-        raise ConfigError("no label of train has two texts: similar texts are those that share a label")
-    return pairs

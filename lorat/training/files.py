@@ -173,7 +173,8 @@ def _value(name: str, value: Any, what: str, table: bool) -> Any:
         return _as_number(value, what, table=table)
     if name in ("labels", "tokens", "tags"):
         return _as_texts(value, what, table=table)
-    return (_as_text(value, what),) if name == "label" else _as_text(value, what)
+    text = _as_text(value, what)
+    return (text.strip() if table else text,) if name == "label" else text
 
 
 def _as_text(value: Any, what: str) -> str:

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lorat.base import Base
+from lorat.errors import ConfigError
 from lorat.tokenizer import Tokens
-from lorat.training.data import LabelledTexts, Split, TaggedWords, TextPairs
+from lorat.training.data import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
 
 IGNORED = -100
 """The label of a token that has none, as torch's cross entropy leaves out."""
@@ -69,6 +70,17 @@ def encode_words(base: Base, sentences: Sequence[Sequence[str]]) -> tuple[list[T
     """Sentences of words with a space between, and where each word's first token is (None: cut off, or no token)."""
     tokens = encode(base, [" ".join(words) for words in sentences], spans=True)
     return tokens, [_first_tokens(words, one) for words, one in zip(sentences, tokens, strict=True)]
+
+
+def check_words(base: Base, data: TrainingData) -> None:
+    """Raise ConfigError where train or dev has no word that becomes tokens, or train's are all of one tag."""
+    for name, split in (("train", data.train), ("dev", data.dev)):
+        if isinstance(split, TaggedWords):
+            tags = {target for item in tagged_items(base, split) for target in item["labels"]} - {IGNORED}
+            if not tags:
+                raise ConfigError(f"no word of {name} is read by the base's tokenizer: give others")
+            if name == "train" and len(tags) == 1:
+                raise ConfigError(f"all words of train have the tag {data.labels[tags.pop()]!r}: add rows with others")
 
 
 def _first_tokens(words: Sequence[str], tokens: Tokens) -> list[int | None]:

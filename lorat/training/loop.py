@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from lorat.errors import ConfigError
 from lorat.model import LoRAT
 from lorat.training.plan import Hyperparameters
-from lorat.training.work import Work
+from lorat.training.work import STATE, Work
 
 METRIC = "score"
 """What those who measure on dev name the score that chooses the epoch."""
@@ -77,23 +78,35 @@ def run(trainer: Any, how: Hyperparameters, work: Work) -> History:
 
     Raises ConfigError where the loss or the weights are not finite.
     """
-    from transformers import EarlyStoppingCallback
     from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
     for shown in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(shown)
     trainer.add_callback(_progress()())
-    trainer.add_callback(EarlyStoppingCallback(how.patience))
-    last = work.last()
+    last, most = work.last(), trainer.args.num_train_epochs
     if last:
         print(f"going on after step {last.name.partition('-')[2]}", flush=True)
+    _stop_early(trainer, how.patience, last)
     with quiet():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     if not all(parameter.isfinite().all() for parameter in trainer.model.parameters() if parameter.requires_grad):
         raise ConfigError("training diverged: lower the learning rate")
-    history = History.of(trainer.state.log_history, trainer.args.num_train_epochs)
+    history = History.of(trainer.state.log_history, most)
     print(f"epoch {history.kept:g} is kept", flush=True)
     return history
+
+
+def _stop_early(trainer: Any, patience: int, last: Path | None) -> None:
+    """Stop after so many epochs without a better dev score, those before a checkpoint counted."""
+    from transformers import EarlyStoppingCallback, TrainerState
+
+    stopping = EarlyStoppingCallback(patience)
+    if last:
+        state = TrainerState.load_from_json(str(last / STATE))
+        stopping = EarlyStoppingCallback.from_state(state.stateful_callbacks[EarlyStoppingCallback.__name__])
+        if stopping.early_stopping_patience_counter >= patience:
+            trainer.args.num_train_epochs = round(state.epoch)  # it had stopped: there is nothing left to train
+    trainer.add_callback(stopping)
 
 
 def _progress() -> Any:

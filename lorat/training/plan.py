@@ -5,13 +5,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lorat.base import EMBEDDED_NAME
+from lorat.config import LoRATConfig
 from lorat.errors import ConfigError
+from lorat.files.facts import MAX_DESCRIPTION
+from lorat.files.out import check_out
+from lorat.targets import parse_tune
 
 TaskName = Literal["classify", "tokens", "pairs"]
 TASKS: dict[str, tuple[str, ...]] = {"classify": ("labels",), "tokens": ("tags",), "pairs": ("pairs", "labels")}
 """By task, the kinds of data it learns from; a kind's first task is what `auto` chooses."""
 _TEXTS_READ = 60_000  # by default a run ends when the model has read so many, a pair being two
 _EPOCHS = (3, 20)
+_LONGEST = {"description": MAX_DESCRIPTION, "data_name": 1_000}  # of characters
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,14 @@ class Plan:
         for name in ("warmup", "weight_decay"):
             if name in self.given and not 0 <= self.given[name] < 1:
                 raise ConfigError(f"{name} must be from 0 to below 1, it is {self.given[name]}")
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise ConfigError(f"{self.out} is there already: give a new directory, or empty it")
+        how = self.hyperparameters("classify")
+        LoRATConfig(how.rank, how.alpha, parse_tune(how.tune), (), dropout=how.dropout)
+        for name, longest in _LONGEST.items():
+            if len(getattr(self, name)) > longest:
+                raise ConfigError(f"{name} has {len(getattr(self, name)):,} characters: give at most {longest:,}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be from 0 to {2**32 - 1}, it is {self.seed}")
+        check_out(self.out)
 
     @property
     def title(self) -> str:

@@ -24,7 +24,8 @@ from lorat.errors import ConfigError
 from lorat.training.data import TrainingData
 from lorat.training.plan import Plan
 
-_STATE = "trainer_state.json"  # the file that a checkpoint is finished with
+STATE = "trainer_state.json"
+"""The trainer's file that a checkpoint is finished with."""
 _NOT_THE_RUN = ("out", "name", "description", "data_name", "data_licence", "data", "base")
 
 
@@ -32,10 +33,17 @@ class Work:
     """One run's directory. Whatever happens before `publish`, there is nothing at OUT."""
 
     def __init__(self, plan: Plan, task: str, data: TrainingData, base_id: str) -> None:
-        """Begin, or go on where the same run stopped. Raises ConfigError where another run was begun."""
-        self._out = plan.out
-        self.directory = plan.out.with_name(f"{plan.out.name}.training")
-        self._begin(_identity(plan, task, data, base_id))
+        """Begin, or go on where the same run stopped.
+
+        Raises ConfigError where another run has a checkpoint, or nothing can be written.
+        """
+        self._out = Path(os.path.abspath(plan.out))
+        self.directory = self._out.with_name(f"{self._out.name}.training")
+        identity = _identity(plan, task, data, base_id)
+        try:
+            self._begin(identity)
+        except OSError as error:
+            raise ConfigError(f"{self.directory} cannot be written: {error.strerror}: give another --out") from error
 
     @property
     def checkpoints(self) -> Path:
@@ -70,14 +78,17 @@ class Work:
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir()
         yield result
-        if self._out.exists():
-            self._out.rmdir()  # an empty one
-        os.rename(result, self._out)
-        shutil.rmtree(self.directory)
+        try:
+            os.rename(result, self._out)  # an empty directory gives way
+        except OSError as error:
+            raise ConfigError(
+                f"{self._out} cannot be written: {error.strerror}: make room there, then run the same again"
+            ) from error
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def _begin(self, identity: dict[str, Any]) -> None:
         record, started = self.directory / "run.json", self.directory / "run.json.new"
-        if record.exists():
+        if record.exists() and self.last():
             begun = json.loads(record.read_text("utf-8"))
             changed = sorted(name for name in identity if begun.get(name) != identity[name])
             if changed:
@@ -86,7 +97,8 @@ class Work:
                     "give what it was begun with to go on, or remove it"
                 )
             return
-        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)  # none of them is whole, or known
+        self.checkpoints.mkdir(parents=True)
         started.write_text(json.dumps(identity, indent=1) + "\n", "utf-8")
         started.replace(record)
 
@@ -110,7 +122,7 @@ def _is_full(error: Exception) -> bool:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / _STATE).read_text("utf-8"))
+        json.loads((checkpoint / STATE).read_text("utf-8"))
     except (OSError, ValueError):
         return False
     return True

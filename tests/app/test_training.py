@@ -56,6 +56,7 @@ def test_an_adapter_that_is_trained_and_pushed_gives_the_scores_that_training_re
         again = capsys.readouterr().out
         assert line_of(again, who[1] if who[0] == "--name" else "adapter") == reported
         assert line_of(again, "frozen base") == line_of(shown, "frozen base")
+        assert "on the test split: 12 rows" in again
     rows_are_the_same(task, out, base, server, kind, data)
 
 

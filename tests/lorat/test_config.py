@@ -31,6 +31,7 @@ def test_unknown_tune_is_an_error_that_names_the_choices(tune):
     "wrong",
     [
         {"rank": 0},
+        {"rank": 257},
         {"rank": -1},
         {"rank": 1.5},
         {"rank": True},

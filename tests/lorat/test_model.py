@@ -162,6 +162,31 @@ def test_labels_and_their_kind_are_saved(tiny_path, tmp_path):
     assert len(facts["base_id"]) == 64
 
 
+@pytest.mark.parametrize(
+    ("config", "how", "says"),
+    [
+        ({"id2label": {0: "yes", 1: "yes"}}, {}, "two labels are named 'yes'"),
+        ({"id2label": {0: "no", 1: "y" * 257}}, {}, "labels must be a list of texts of at most 256 characters"),
+        ({"id2label": {0: "no", 1: ""}}, {}, "labels must be a list of texts"),
+        ({}, {"description": "x" * 10_001}, "description must be a text of at most 10000"),
+        ({}, {"tags": ["x" * 65]}, "tags must be"),
+        ({"num_labels": 1, "problem_type": "regression"}, {}, "problem_type is 'regression'"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_saved(config, how, says, tiny_path, tmp_path):
+    model = LoRAT(BertForSequenceClassification.from_pretrained(tiny_path, **config))
+    with pytest.raises(ConfigError, match=says):
+        model.save(tmp_path / "out", **how)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tiny_path, tmp_path):
+    model = LoRAT(BertForSequenceClassification.from_pretrained(tiny_path))
+    torch.nn.init.constant_(model.model.classifier.bias, torch.nan)
+    with pytest.raises(ConfigError, match="bias is not finite: training diverged"):
+        model.save(tmp_path / "out")
+
+
 def test_models_that_cannot_be_wrapped_are_refused(tiny_path):
     tiny = {
         "hidden_size": 8,

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import BertModel
+from transformers import BertForSequenceClassification, BertModel
 
 from lorat import LoRAT, MultiLoRAT, read_adapter
 from lorat.errors import AdapterFileError, ProbeError
@@ -59,6 +59,24 @@ def test_probes_are_kept_beside_the_weights(tiny, tiny_path, tmp_path):
     adapter = read_adapter(tmp_path, tiny.base.shape)
     assert [probe.text for probe in adapter.probes] == TEXTS
     verify_probes(tiny, adapter)
+
+
+def test_adding_probes_changes_no_text(tiny, tiny_path, tmp_path):
+    labels = ["age 10, 20", "[ 1, 2 ]", "3,\n  4"]
+    model = BertForSequenceClassification.from_pretrained(tiny_path, num_labels=3, id2label=dict(enumerate(labels)))
+    LoRAT(model, rank=2).save(tmp_path, description="of [ 7, 8 ],\n 9", tags=["1,  2"])
+    write_probes(tmp_path, tiny, ["between 10, 20", "[ 5,\u2028 6 ]"])
+    adapter = read_adapter(tmp_path, tiny.base.shape)
+    assert adapter.head is not None and list(adapter.head.labels) == labels
+    assert (adapter.description, adapter.tags) == ("of [ 7, 8 ],\n 9", ("1,  2",))
+    assert [probe.text for probe in adapter.probes] == ["between 10, 20", "[ 5,\u2028 6 ]"]
+    assert len((tmp_path / "lorat.json").read_text("utf-8").split("\n")) < 40  # a vector on one line
+
+
+def test_without_texts_there_are_no_probes(tiny, tiny_path, tmp_path):
+    LoRAT(BertModel.from_pretrained(tiny_path), rank=2).save(tmp_path)
+    write_probes(tmp_path, tiny, [])
+    assert read_adapter(tmp_path, tiny.base.shape).probes == ()
 
 
 @pytest.mark.parametrize(

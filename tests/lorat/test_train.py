@@ -2,6 +2,7 @@
 
 import ast
 import json
+import random
 import resource
 import shutil
 import signal
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, BertForSequenceClassification, BertModel
+from transformers import AutoTokenizer, BertForSequenceClassification, BertModel, Trainer
 
 import lorat
+import lorat.train
 from lorat.base import load_base
 from lorat.files.adapter_file import read_adapter
 from lorat.train import main
@@ -158,10 +160,38 @@ def test_killed_at_a_random_step_it_goes_on_to_the_same_weights(task, data, base
     assert not out.with_name("killed.training").exists()
 
 
+class Stopped(BaseException):
+    """What a kill is, in this process."""
+
+
+@pytest.mark.parametrize("task", ["classify", "pairs"])
+def test_stopped_after_every_epoch_it_ends_with_the_same_epoch(task, base, tmp_path, monkeypatch):
+    def by_chance(first, count):  # so that the dev score goes up and down
+        return [row | {"label": random.Random(row["text"]).choice(("animal", "colour"))} for row in rows(first, count)]
+
+    data, histories = directory_of(tmp_path / "chance", by_chance), []
+    publish, save = lorat.train._publish, Trainer._save_checkpoint
+    monkeypatch.setattr(lorat.train, "_publish", lambda *got: histories.append(got[2]) or publish(*got))
+    more = ["--task", task, "--epochs", "12", "--patience", "3", "--dropout", "0.1"]
+    whole = weights(data, base, tmp_path / "whole", *more)
+
+    def save_and_stop(*given):
+        save(*given)
+        raise Stopped
+
+    monkeypatch.setattr(Trainer, "_save_checkpoint", save_and_stop)
+    for _ in histories[0].scores:
+        with pytest.raises(Stopped):
+            run(data, base, tmp_path / "stopped", *more)
+    assert same(whole, weights(data, base, tmp_path / "stopped", *more))
+    assert histories[0] == histories[1] and len(histories[0].scores) < 12
+
+
 def test_a_run_is_not_gone_on_with_by_another(data, base, tmp_path, capsys):
     out = tmp_path / "out"
     work = out.with_name("out.training")
-    work.mkdir()
+    (work / "checkpoints" / "checkpoint-9").mkdir(parents=True)
+    (work / "checkpoints" / "checkpoint-9" / "trainer_state.json").write_text("{}", "utf-8")
     (work / "run.json").write_text(json.dumps({"rank": 2}), "utf-8")
     assert run(data, base, out) == 2
     assert "begun with another" in capsys.readouterr().err
@@ -209,7 +239,10 @@ def test_the_card_names_data_recipe_and_scores_and_no_path_of_the_machine(data, 
 
 def test_texts_that_are_too_long_to_be_read_are_counted(data, base, tmp_path, capsys):
     write(data / "train.jsonl", [*rows(0, 36), {"text": "cat " * 600, "label": "animal"}])
+    write(data / "dev.jsonl", [{"text": "cat " * 2600, "label": "animal"}, *rows(40, 12)])  # too long for a probe
     assert run(data, base, tmp_path / "kinds", "--epochs", "1") == 0
+    adapter = read_adapter(tmp_path / "kinds", load_base(base, dtype="float32").shape)
+    assert [probe.text for probe in adapter.probes] == [row["text"] for row in rows(40, 12)[:2]]
     says = "1 of 37 texts to train on are longer than 512 tokens: what comes after is not read."
     assert says in capsys.readouterr().out
     assert says in (tmp_path / "kinds" / "README.md").read_text("utf-8")
@@ -220,6 +253,10 @@ def test_texts_that_are_too_long_to_be_read_are_counted(data, base, tmp_path, ca
     [
         (["--tune", "x"], "tune"),
         (["--rank", "0"], "rank"),
+        (["--rank", "257"], "from 1 to 256"),
+        (["--description", "x" * 10_001], "description has 10,001 characters"),
+        (["--seed", "-1"], "seed"),
+        (["--seed", "99999999999"], "seed"),
         (["--epochs", "0"], "epochs"),
         (["--warmup", "1"], "warmup"),
         (["--learning-rate", "nan"], "learning_rate"),

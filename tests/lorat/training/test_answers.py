@@ -118,5 +118,6 @@ def test_a_frozen_base_tags_by_a_regression_on_hidden_states(base, tokenizer, mo
         return np.stack(states), [tag for own in split.tags for tag in own]
 
     fitted = best_on_dev(lambda one: one, words_of(data.train), words_of(data.dev))
+    assert len(Frozen(model, data).tag([("\u200d",)])[0]) == 1  # a sentence without a token has a tag as well
     found = Frozen(model, data).tag(data.test.words)
     assert [tag for own in found for tag in own] == fitted.predict(words_of(data.test)[0]).tolist()

@@ -9,7 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorat.errors import ConfigError
-from lorat.training.data import LabelledTexts, TaggedWords, TextPairs, read_split, read_training_data, similar_pairs
+from lorat.training.data import (
+    LabelledTexts,
+    TaggedWords,
+    TextPairs,
+    read_split,
+    read_training_data,
+)
 
 SAME_PATH = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0")
@@ -134,6 +140,11 @@ def test_fields_with_other_names(tmp_path):
     assert read == read_training_data(jsonl(tmp_path / "y" / "x.jsonl", labelled()), seed=1)
     split = read_split(path, kind="labels", labels=read.labels, multi_label=False, columns={"text": "review", "label": "stars"})  # fmt: skip
     assert len(split) == 20
+
+
+def test_labels_of_a_table_are_stripped(tmp_path):
+    rows = [[row["text"], f" {row['label']} "] for row in labelled()]
+    assert read_training_data(table(tmp_path / "x.csv", ["text", "label"], rows), seed=1).labels == ("animal", "colour")
 
 
 def test_columns_choose_between_two_kinds_of_row(tmp_path):
@@ -340,7 +351,7 @@ def test_scores_that_are_all_equal_are_refused(tmp_path):
 
 
 def test_one_scored_pair_held_out_is_refused_because_it_orders_nothing(tmp_path):
-    refused(jsonl(tmp_path / "x.jsonl", scored(6)), "the rows of x.jsonl that were held out have the score")
+    refused(jsonl(tmp_path / "x.jsonl", scored(6)), "x.jsonl has too few rows, those held out or left have one")
 
 
 # ---- what is left out and held out -----------------------------------------------------------------------------------
@@ -504,20 +515,24 @@ def test_any_rows_are_read_or_refused(rows, good, tmp_path):
     assert "x.jsonl" in read if isinstance(read, str) else len(read.train) >= 18
 
 
-# ---- pairs of texts that share a label -------------------------------------------------------------------------------
+# ---- what no head can have -------------------------------------------------------------------------------------------
 
 
-def test_pairs_share_a_label_and_use_each_text():
-    some = LabelledTexts(("a", "b", "c", "d", "e", "f"), ((0,), (0,), (0,), (1,), (1,), (2,)))
-    pairs = similar_pairs(some, seed=3)
-    assert pairs == similar_pairs(some, seed=3)
-    labels = {text: label for text, (label,) in zip(some.texts, some.labels, strict=True)}
-    assert all(labels[anchor] == labels[positive] == label and anchor != positive for anchor, positive, label in pairs)
-    assert {text for anchor, positive, _ in pairs for text in (anchor, positive)} == set("abcde")
+@pytest.mark.parametrize("kind", ["label", "labels", "tags"])
+def test_a_label_that_is_too_long_is_refused_with_its_line(kind, tmp_path):
+    long = "x" * 257
+    rows = {"label": labelled(), "labels": several(), "tags": tagged()}[kind]
+    rows[4] = rows[4] | {kind: {"label": long, "labels": ["b", long], "tags": [long, "O"]}[kind]}
+    refused(jsonl(tmp_path / "x.jsonl", rows), "x.jsonl, line 5: the label 'xxx")
 
 
-def test_texts_that_make_no_pairs_are_refused():
-    with pytest.raises(ConfigError, match="two texts"):
-        similar_pairs(LabelledTexts(("a", "b"), ((0,), (1,))), seed=3)
-    with pytest.raises(ConfigError, match="one label"):
-        similar_pairs(LabelledTexts(("a", "b"), ((0,), (0, 1))), seed=3)
+def test_more_labels_than_are_served_are_for_pairs_alone(tmp_path):
+    path = jsonl(tmp_path / "x.jsonl", [{"text": f"t {n}", "label": f"{n // 2}"} for n in range(20_002)])
+    refused(path, "x.jsonl has 10,001 labels: at most 10,000 are served")
+    assert len(read_training_data(path, seed=1, for_head=False).labels) == 10_001
+
+
+def test_a_long_label_of_labels_json_is_refused(tmp_path):
+    jsonl(tmp_path / "train.jsonl", labelled())
+    (tmp_path / "labels.json").write_text(json.dumps(["animal", "colour", "x" * 257]), "utf-8")
+    refused(tmp_path, "labels.json: the label")

@@ -8,8 +8,18 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, Data
 
 from lorat import load_base
 from lorat.base import locate_base
-from lorat.training.data import LabelledTexts, TaggedWords, TextPairs
-from lorat.training.inputs import IGNORED, collate, cut_texts, encode_words, labelled_items, tagged_items, texts_of
+from lorat.errors import ConfigError
+from lorat.training.data import LabelledTexts, TaggedWords, TextPairs, TrainingData
+from lorat.training.inputs import (
+    IGNORED,
+    check_words,
+    collate,
+    cut_texts,
+    encode_words,
+    labelled_items,
+    tagged_items,
+    texts_of,
+)
 
 WORDS = ("a", "unbelievably", "New-York", "don't", "9,000", "é", "日本", "...", "\u200b", "\U0001f600", "x" * 40)
 words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12)
@@ -23,6 +33,20 @@ def embedded():
 @pytest.fixture(scope="module")
 def tokenizer():
     return AutoTokenizer.from_pretrained(locate_base(None))
+
+
+@pytest.mark.parametrize(
+    ("train", "dev", "says"),
+    [
+        ((("\u200b",), (0,)), (("a",), (0,)), "no word of train is read"),
+        ((("a", "b"), (0, 1)), (("\u200d",), (1,)), "no word of dev is read"),
+        ((("a", "\u200b"), (0, 1)), (("a",), (0,)), "all words of train have the tag 'O'"),
+    ],
+)
+def test_words_to_learn_from_are_read_and_of_two_tags(train, dev, says, embedded):
+    splits = [TaggedWords((words,), (tags,)) for words, tags in (train, dev)]
+    with pytest.raises(ConfigError, match=says):
+        check_words(embedded, TrainingData("tags", ("O", "B-x"), False, *splits, None, False, "x"))
 
 
 @settings(deadline=None)

@@ -105,6 +105,28 @@ def test_values_that_cannot_be_honoured_are_refused_by_name(numbers):
         Plan(Path("x"), Path("no-such"), given=numbers)
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"given": {"rank": 257}}, "rank=257: use a whole number from 1 to 256"),
+        ({"given": {"tune": "x"}}, "tune"),
+        ({"description": "x" * 10_001}, "description has 10,001 characters: give at most 10,000"),
+        ({"data_name": "x" * 1_001}, "data_name has 1,001"),
+        ({"seed": -1}, "seed must be from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed must be from 0 to 4294967295"),
+    ],
+)
+def test_limits_are_known_before_training(settings, says):
+    with pytest.raises(ConfigError, match=says):
+        Plan(Path("x"), Path("no-such"), **settings)
+
+
+def test_a_column_is_given_once():
+    assert read_columns(["text=a", "label=b"]) == (("text", "a"), ("label", "b"))
+    with pytest.raises(ConfigError, match="--column text= is there twice"):
+        read_columns(["text=a", "text=b"])
+
+
 @pytest.mark.parametrize("text", ["text", "=review", "text="])
 def test_a_column_has_a_name_and_a_field(text):
     with pytest.raises(ConfigError, match="NAME=FIELD"):

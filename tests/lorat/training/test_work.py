@@ -147,6 +147,29 @@ def test_an_empty_directory_is_taken(plan):
     assert [path.name for path in plan.out.iterdir()] == ["whole"]
 
 
+def test_what_another_run_began_without_a_checkpoint_gives_way(plan):
+    checkpoint(begun(plan), 90, state=None)
+    work = begun(replace(plan, seed=2))
+    assert json.loads((work.directory / "run.json").read_text("utf-8"))["seed"] == 2
+    assert not any(work.checkpoints.iterdir())
+
+
+def test_what_cannot_be_written_is_an_error_that_says_what_to_do(plan):
+    work = begun(plan)
+    with pytest.raises(ConfigError, match="make room there, then run the same again"), work.publish():
+        directory_of_another(plan.out)
+    assert work.directory.exists()
+    taken = replace(plan, out=plan.out.with_name("other"))
+    taken.out.with_name("other.training").write_text("")
+    with pytest.raises(ConfigError, match="give another --out"):
+        begun(taken)
+
+
+def directory_of_another(out):
+    out.mkdir()
+    (out / "file").write_text("")
+
+
 def test_a_record_that_was_not_finished_is_written_again(plan):
     work = begun(plan)
     record = work.directory / "run.json"

@@ -1,0 +1,52 @@
+"""Where a result may go."""
+
+import os
+
+import pytest
+
+from lorat.errors import ConfigError
+from lorat.files.out import check_out
+
+
+@pytest.mark.parametrize("name", ["new", "empty", "new/below/new", "../new", "link/new"])
+def test_a_place_that_is_new_or_empty_is_taken(name, tmp_path, monkeypatch):
+    place = tmp_path / "here"
+    (place / "empty").mkdir(parents=True)
+    (place / "link").symlink_to(place / "empty")
+    monkeypatch.chdir(place)
+    check_out(place / name)
+    check_out(type(place)(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("full", "there already"),
+        ("file", "there already"),
+        ("link", "there already"),
+        ("dangling", "there already"),
+        ("file/below", "cannot be written"),
+        ("dangling/below", "cannot be written"),
+        (".", "the directory you are in"),
+        ("x" * 300, "cannot be written"),
+    ],
+)
+def test_another_is_refused(name, says, tmp_path, monkeypatch):
+    place, empty = tmp_path / "here", tmp_path / "empty"
+    for directory in (place, empty, tmp_path / "full", tmp_path / "full" / "x"):
+        directory.mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(empty)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    monkeypatch.chdir(place)
+    out = type(place)(name) if name == "." else tmp_path / name
+    with pytest.raises(ConfigError, match=says):
+        check_out(out)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("root may write anywhere")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        check_out(tmp_path / "out")
