@@ -23,9 +23,10 @@ class ForbiddenError(LoratError):
 
 
 class UnknownAdapterError(LoratError):
-    """No adapter (or no such version of it) under this name. `close`: one of a like name, not for everyone to see."""
+    """No adapter (or no such version of it) under this name."""
 
     def __init__(self, message: str, close: str | None = None) -> None:
+        """close: a name like it that there is, not for everyone to see."""
         super().__init__(message)
         self.close = close
 

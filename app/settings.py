@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     keep_versions: Count | None = Field(None, description="newest versions of a name that an upload leaves")
     merge: Literal["auto", "never"] = Field("auto", description="auto: on a CPU, adapters with much traffic are merged")
     merge_bytes: Annotated[int, Field(ge=0)] = Field(
-        256 * MEBIBYTE, description="memory for merged weights; `merge: always` may exceed it"
+        256 * MEBIBYTE, description="memory for merged weights; merge=always may exceed it"
     )
     preload: Names = Field((), description="adapters loaded before /ready, comma separated")
     served_name: Annotated[str, Field(min_length=1)] = Field("base", description="what /v1 routes call the base")
