@@ -171,6 +171,11 @@ class Queue(Generic[W]):
             self._length += 1
             self.tokens += item.size
 
+    @property
+    def adapters(self) -> Set[Hashable | None]:
+        """Those that have something that waits."""
+        return self._flows.keys()
+
     def tokens_of(self, adapters: Iterable[Hashable | None]) -> int:
         """Tokens that wait for some adapters."""
         return sum(self._flows[adapter].tokens for adapter in adapters if adapter in self._flows)

@@ -2,7 +2,8 @@
 
 An adapter floods while more of its work waits than a batch holds. What little others have does not wait for it: a
 worker takes it in a batch of its own, before the flood's next; and while all are busy with floods, one more worker
-takes it, the express (on a CPU only), whose thread goes before theirs. Where others have much as well, all take turns.
+takes it, the express (on a CPU only), whose thread goes before theirs. A worker that has just done so takes the flood's
+next, for others may always have something. Where they have much as well, all take turns.
 """
 
 import math
@@ -42,6 +43,7 @@ class Dispatch:
         self._wake = threading.Condition(self._lock)
         self._wake_express = threading.Condition(self._lock)
         self._open = True
+        self._apart: set[str] = set()  # workers whose last batch passed a flood by
         self.under_way = UnderWay()
         self.computed = 0
         """Tokens of all batches that ended."""
@@ -103,7 +105,7 @@ class Dispatch:
         """
         with self._lock:
             while True:
-                order, batch = (None, self._express()) if worker == EXPRESS else self._take()
+                order, batch = (None, self._express()) if worker == EXPRESS else self._take(worker)
                 if batch:
                     self._begin(worker, batch)
                 if order or batch:
@@ -118,13 +120,19 @@ class Dispatch:
             self.computed += self.under_way.tokens([worker])
             self.under_way.end(worker)
 
-    def _take(self) -> tuple[Order | None, list[Job]]:
+    def _take(self, worker: str) -> tuple[Order | None, list[Job]]:
         order = self._orders.popleft() if self._orders else None
         # as much as others have under way: large batches where there is work, and none who waits for another's
         load = self._queue.tokens + self.under_way.tokens(self.workers)
         share = max(_LEAST_TOKENS, math.ceil(load / len(self.workers)))
-        apart = self._queue.take(_wanted, share, without=self._floods())
-        return order, apart or self._queue.take(_wanted, share)  # those of others may all have been cancelled
+        floods = self._floods()
+        if worker in self._apart:
+            self._apart.discard(worker)
+            floods = self._queue.adapters - floods if floods else floods
+        elif floods:
+            self._apart.add(worker)
+        taken = self._queue.take(_wanted, share, without=floods)
+        return order, taken or self._queue.take(_wanted, share)  # all of those may have been cancelled
 
     def _express(self) -> list[Job]:
         floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()

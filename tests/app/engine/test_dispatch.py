@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections import Counter
 
 import pytest
 
@@ -139,6 +140,19 @@ def test_what_little_others_have_goes_before_a_flood_and_not_with_it(dispatch):
     dispatch.put([*request("flooding", *[20] * 30), *request("quiet", 20, 20)])
     assert [job.adapter for job in dispatch.next("engine-0")[1]] == ["quiet"] * 2
     assert {job.adapter for job in dispatch.next("engine-1")[1]} == {"flooding"}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_a_flood_goes_on_where_others_always_have_something(workers):
+    dispatch, taken = Dispatch(512, 64, workers, express=False), Counter()
+    dispatch.put(request("flooding", *[LONG] * 100))
+    for turn in range(60):
+        worker = dispatch.workers[turn % workers]
+        if turn >= workers:
+            dispatch.end(worker)
+        dispatch.put(request(f"quiet{turn}", 20))
+        taken.update(job.adapter == "flooding" for job in dispatch.next(worker)[1])
+    assert taken[True] >= 25 and taken[False] >= 50
 
 
 def test_a_flood_goes_on_when_what_others_had_was_cancelled(dispatch):
