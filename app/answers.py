@@ -25,6 +25,7 @@ SCORINGS: dict[Scoring, Callable[[Tensor], Tensor]] = {
     "none": lambda logits: logits,
 }
 CLIENT_GONE = 499
+_PART = 16_384  # numbers: some milliseconds
 _GONE = "the client has gone"
 _STOPPED = "the server stopped before the answer was ready: send the request again"
 
@@ -92,18 +93,36 @@ def vectors(answer: Answer, normalize: bool, dimensions: int | None) -> Array:
     return finish(stacked, dimensions, normalize)
 
 
-def vector_response(request: Request, values: Array, headers: dict[str, str]) -> Response:
+async def vector_response(request: Request, values: Array, headers: dict[str, str]) -> Response:
     """JSON, or raw little-endian float32 where the client accepts `application/octet-stream`: the same bits."""
     if "application/octet-stream" in request.headers.get("accept", ""):
         shape = ",".join(map(str, values.shape))
         return Response(values.astype("<f4").tobytes(), 200, {**headers, "X-Shape": shape}, "application/octet-stream")
-    return json_response(values, headers)
+    return await arrays_response(values, headers)
+
+
+async def arrays_response(arrays: Array | Sequence[Array], headers: dict[str, str]) -> Response:
+    """As `json_response`; between the parts of a large one, other requests have their turn."""
+    return Response(await _in_parts(arrays), 200, headers, "application/json")
 
 
 def json_response(content: Any, headers: dict[str, str]) -> Response:
     """A JSON body, written once: arrays as they are, float32 in the fewest digits that read back as the same bits."""
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, 200, headers, "application/json")
+    return Response(_written(content), 200, headers, "application/json")
+
+
+def _written(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+async def _in_parts(values: Array | Sequence[Array]) -> bytes:
+    if isinstance(values, np.ndarray) and values.size <= _PART:
+        return _written(values)
+    parts = []
+    for part in values:
+        parts.append(await _in_parts(part))
+        await asyncio.sleep(0)
+    return b"[" + b",".join(parts) + b"]"
 
 
 def scores_of(answer: Answer, function: Scoring | None = None) -> Tensor:

@@ -85,8 +85,15 @@ def _hint(request: Request, error: LoratError) -> str:
 async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
-    message = "; ".join(map(_explain, faults[:_MOST_FAULTS]))
+    message = "; ".join(map(_explain, faults[:_MOST_FAULTS])) + _unread(request, faults[0])
     return _respond(request, 422, message, "Validation", param=_where(faults[0]["loc"][:2]) or None)
+
+
+def _unread(request: Request, fault: Mapping[str, Any]) -> str:
+    """FastAPI reads a body as JSON where its header says so, and else takes it for a value that is no object."""
+    if fault["loc"] != ("body",) or not isinstance(fault["input"], bytes):
+        return ""
+    return f": the body came as {request.headers.get('content-type') or 'no type'}, send Content-Type: application/json"
 
 
 def _explain(error: Mapping[str, Any]) -> str:
@@ -102,9 +109,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message, status = str(error.detail), error.status_code
     if status == 400:  # a body that its parser gave up on
-        status, message = 422, f"{message.rstrip('.')}: send well-formed JSON, or a form for an upload"
+        wanted = "the files of one adapter as a form" if _is_form(request) else "well-formed JSON"
+        status, message = 422, f"{message.rstrip('.')}: send {wanted}"
     headers = {"Allow": ", ".join(_allowed(request))} if status == 405 else error.headers
     return _respond(request, status, message, _KINDS.get(status, "Validation"), headers)
+
+
+def _is_form(request: Request) -> bool:
+    return request.headers.get("content-type", "").startswith("multipart/")
 
 
 def _allowed(request: Request) -> list[str]:

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from app.access.auth import require_inference
 from app.access.gated import Gated
-from app.answers import entities_of, headers_of, json_response, predictions, vector_response, vectors
+from app.answers import arrays_response, entities_of, headers_of, json_response, predictions, vector_response, vectors
 from app.errors import InvalidRequestError
 from app.routes.asking import ERRORS, Adapters, ask, ask_one, one, several
 from app.schemas.inference import (
@@ -30,7 +30,7 @@ async def embed(body: EmbedRequest, request: Request, adapter: Adapters = None) 
     answers = await ask(request, "embedding", body.items(), references, body)
     found = [vectors(answer, body.normalize, body.dimensions) for answer in answers]
     if len(found) == 1:
-        return vector_response(request, found[0], headers_of(answers))
+        return await vector_response(request, found[0], headers_of(answers))
     return json_response(dict(zip(references, found, strict=True)), headers_of(answers))
 
 
@@ -38,7 +38,7 @@ async def embed(body: EmbedRequest, request: Request, adapter: Adapters = None) 
 async def embed_all(body: EmbedAllRequest, request: Request, adapter: Adapters = None) -> Response:
     """A vector for each token of each input, special tokens included: the last hidden states."""
     answer = await ask_one(request, "hidden_states", body.items(), one(adapter), body)
-    return json_response(answer.outputs, headers_of([answer]))
+    return await arrays_response(answer.outputs, headers_of([answer]))
 
 
 @router.post("/classify", response_model=Predictions | dict[str, Predictions])

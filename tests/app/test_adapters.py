@@ -240,6 +240,14 @@ def test_a_form_without_its_fields_is_refused(server, made):
         assert (response.status_code, response.json()["error_type"]) == (422, "Validation"), response.text
 
 
+def test_too_many_files_are_told_of_files(server):
+    response = server.post("/adapters", data={"name": "x"}, files=[("files", (f"{n}.png", b"x")) for n in range(1100)])
+    assert response.status_code == 422, response.text
+    assert "Too many files" in response.json()["error"]
+    assert "the files of one adapter" in response.json()["error"]
+    assert "JSON" not in response.json()["error"]
+
+
 def test_an_upload_over_the_limit_is_413(serve, made):
     client = serve(max_upload_bytes=2000)
     response = upload(client, "big", made[0].directory)

@@ -172,6 +172,16 @@ def test_malformed_bodies_are_422(server, body):
     assert embed(server, "still there").shape == (1, 32)
 
 
+@pytest.mark.parametrize(("kind", "says"), [(None, "no type"), ("application/x-www-form-urlencoded", "form-url")])
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_json_that_is_not_called_so_is_told_how(server, path, kind, says):
+    headers = {"Content-Type": kind} if kind else {}
+    response = server.post(path, content=b'{"inputs": "a", "input": "a"}', headers=headers)
+    assert response.status_code == 422
+    assert says in response.text
+    assert "send Content-Type: application/json" in response.text
+
+
 def test_bodies_over_the_limit_are_413(serve):
     client = serve(max_body_bytes=1000)
     for options in ({"json": {"inputs": "x" * 2000}}, {"content": (b"x" * 100 for _ in range(50))}):
