@@ -18,13 +18,14 @@ from lorat.multi import MultiLoRAT
 from lorat.targets import MODULES, parse_tune
 from lorat.training import pairs
 from lorat.training.answers import Frozen
-from lorat.training.data import TrainingData, read_training_data
+from lorat.training.data import read_training_data
 from lorat.training.heads import dev_score, items_of
 from lorat.training.inputs import IGNORED, collate
 from lorat.training.loop import METRIC, arguments, quiet, run
 from lorat.training.measure import measure
 from lorat.training.plan import Hyperparameters, Plan
 from lorat.training.scores import Scores, entity_scores, label_scores
+from lorat.training.splits import TrainingData
 from lorat.training.work import Work
 
 FULL_RATE, FULL_RATE_OF_MANY = 5e-5, 2e-4

@@ -7,18 +7,10 @@ from pathlib import Path
 from lorat.adapter import Task
 from lorat.errors import ConfigError
 from lorat.files.json_file import short
-from lorat.training.data import (
-    Kind,
-    Split,
-    TaggedWords,
-    TrainingData,
-    missing_label,
-    read_search_split,
-    read_split,
-    read_training_data,
-)
+from lorat.training.data import read_search_split, read_split, read_training_data
 from lorat.training.measure import Answers, measure
 from lorat.training.scores import Scores
+from lorat.training.splits import Kind, Split, TaggedWords, TrainingData, missing_label
 
 FROZEN = "frozen base"
 _TASKS: dict[Task, tuple[str, Kind]] = {

@@ -32,7 +32,7 @@ from lorat.probes import write_probes
 from lorat.training.answers import Frozen, Served
 from lorat.training.card import KINDS, Card, data_name
 from lorat.training.command import add_arguments, read_plan, show
-from lorat.training.data import TrainingData, read_training_data
+from lorat.training.data import read_training_data
 from lorat.training.heads import train_head
 from lorat.training.inputs import check_words, cut_texts, encode, texts_of
 from lorat.training.loop import History
@@ -42,6 +42,7 @@ from lorat.training.plan import Plan
 from lorat.training.report import draw
 from lorat.training.scores import Scores
 from lorat.training.similar import check_similar
+from lorat.training.splits import TrainingData
 from lorat.training.work import Work
 
 PROBES = 2

@@ -13,9 +13,9 @@ from lorat.pooling import finish
 from lorat.rows import Row
 from lorat.slots import Slot
 from lorat.tokenizer import Tokens
-from lorat.training.data import LabelledTexts, Split, TaggedWords, TrainingData
 from lorat.training.inputs import encode_words
 from lorat.training.measure import multi_hot
+from lorat.training.splits import LabelledTexts, Split, TaggedWords, TrainingData
 
 _BATCH = 64  # texts in one forward pass
 _REGULARISATION = (1.0, 10.0, 100.0)

@@ -8,10 +8,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lorat.training.data import DEV_SHARE, TrainingData
+from lorat.training.data import DEV_SHARE
 from lorat.training.loop import History
 from lorat.training.plan import Plan
 from lorat.training.scores import Scores
+from lorat.training.splits import TrainingData
 
 CARD = "README.md"
 KINDS = {"classify": "text-classification", "tokens": "token-classification", "pairs": "feature-extraction"}

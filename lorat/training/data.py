@@ -10,98 +10,32 @@ a row are not read.
 """
 
 import os
-import random
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any
 
 from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.facts import MAX_LABEL, MAX_LABELS
 from lorat.files.json_file import read_json, short
 from lorat.training.files import FIELDS, FieldRows, choice, find_file, listed, read_fields
+from lorat.training.splits import (
+    Kind,
+    LabelledTexts,
+    Split,
+    TaggedWords,
+    TextPairs,
+    TrainingData,
+    have_one_score,
+    hold_out,
+    missing_label,
+)
 
 DEV_SHARE = 0.1
-Kind = Literal["labels", "tags", "pairs"]
 _SPLITS = {"train": ("train",), "dev": ("dev", "valid", "validation"), "test": ("test",)}
 _KINDS: dict[str, Kind] = {"text": "labels", "tokens": "tags"}
 _GIVEN = "the adapter's labels"
 _NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
-_T = TypeVar("_T")
-
-
-def _at(values: Sequence[_T], places: Sequence[int]) -> tuple[_T, ...]:
-    return tuple(values[place] for place in places)
-
-
-@dataclass(frozen=True)
-class LabelledTexts:
-    """Texts, and the labels of each as sorted indices into a list of labels: one each, or any number."""
-
-    texts: tuple[str, ...]
-    labels: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, places: Sequence[int]) -> Self:
-        """The rows at some places, in that order."""
-        return replace(self, texts=_at(self.texts, places), labels=_at(self.labels, places))
-
-
-@dataclass(frozen=True)
-class TaggedWords:
-    """Texts as words, and the tag of each word as an index into a list of labels."""
-
-    words: tuple[tuple[str, ...], ...]
-    tags: tuple[tuple[int, ...], ...]
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def take(self, places: Sequence[int]) -> Self:
-        """The rows at some places, in that order."""
-        return replace(self, words=_at(self.words, places), tags=_at(self.tags, places))
-
-
-@dataclass(frozen=True)
-class TextPairs:
-    """Pairs of texts with a score of how alike they are, on any scale; without scores each pair is alike."""
-
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-    scores: tuple[float, ...] | None = None
-
-    def __len__(self) -> int:
-        return len(self.first)
-
-    def take(self, places: Sequence[int]) -> Self:
-        """The rows at some places, in that order."""
-        scores = None if self.scores is None else _at(self.scores, places)
-        return replace(self, first=_at(self.first, places), second=_at(self.second, places), scores=scores)
-
-
-Split = LabelledTexts | TaggedWords | TextPairs
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The splits of one file or directory, all of one type.
-
-    labels: what indices mean, () for pairs. multi_label: a text may have any number of labels.
-    test: None where there is none. held_out: dev was cut from train. name: the directory's, or the file's.
-    """
-
-    kind: Kind
-    labels: tuple[str, ...]
-    multi_label: bool
-    train: Split
-    dev: Split
-    test: Split | None
-    held_out: bool
-    name: str
 
 
 def read_training_data(
@@ -135,7 +69,7 @@ def read_training_data(
         _check_cover(names, splits["train"], train.name)
     held_out = "dev" not in splits
     if held_out:
-        splits["train"], splits["dev"] = _hold_out(splits["train"], seed, held_out_share, train.name)
+        splits["train"], splits["dev"] = hold_out(splits["train"], seed, held_out_share, train.name)
     title = path.resolve().name if os.path.isdir(path) else path.stem
     return TrainingData(kind, names, multi_label, splits["train"], splits["dev"], splits.get("test"), held_out, title)
 
@@ -267,13 +201,6 @@ def _check_limits(labels: Sequence[str], train: FieldRows) -> None:
         raise ConfigError(f"{place}: the label {short(long)} has {len(long)} characters: give at most {MAX_LABEL}")
 
 
-def missing_label(labels: Sequence[str], rows: Split) -> str | None:
-    """The first label that no row has."""
-    assert isinstance(rows, LabelledTexts)
-    covered = {index for row in rows.labels for index in row}
-    return next((label for index, label in enumerate(labels) if index not in covered), None)
-
-
 def _check_cover(labels: Sequence[str], train: Split, file: str) -> None:
     missing = missing_label(labels, train)
     if missing is not None:
@@ -281,31 +208,6 @@ def _check_cover(labels: Sequence[str], train: Split, file: str) -> None:
 
 
 def _check_scores(pairs: Split, rows: str) -> None:
-    if _one_score(pairs):
+    if have_one_score(pairs):
         assert isinstance(pairs, TextPairs) and pairs.scores
         raise ConfigError(f"{rows} have the score {pairs.scores[0]:g}: give others as well, or pairs without scores")
-
-
-def _one_score(pairs: Split) -> bool:
-    return isinstance(pairs, TextPairs) and pairs.scores is not None and len(set(pairs.scores)) == 1
-
-
-def _hold_out(split: Split, seed: int, share: float, file: str) -> tuple[Split, Split]:
-    """(train, dev): dev is a seeded share of the rows, at least one, and never the last row of a label."""
-    if not 0 < share < 1:
-        raise ConfigError(f"held_out_share must be between 0 and 1, it is {share}")
-    labels = split.labels if isinstance(split, LabelledTexts) else ((),) * len(split)
-    left = Counter(label for row in labels for label in row)
-    wanted = min(max(1, round(len(split) * share)), len(split) - 1)
-    dev: list[int] = []
-    for place in random.Random(seed).sample(range(len(split)), len(split)):
-        if len(dev) < wanted and all(left[label] > 1 for label in labels[place]):
-            left.subtract(labels[place])
-            dev.append(place)
-    if not dev:
-        raise ConfigError(f"{file} has too few rows to hold any out: add rows, or a dev file")
-    chosen = set(dev)
-    parts = split.take([place for place in range(len(split)) if place not in chosen]), split.take(sorted(dev))
-    if any(_one_score(part) for part in parts):
-        raise ConfigError(f"{file} has too few rows, those held out or left have one score: add rows, or a dev file")
-    return parts

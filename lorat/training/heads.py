@@ -7,11 +7,11 @@ import torch
 
 from lorat.base import Base
 from lorat.model import LoRAT
-from lorat.training.data import LabelledTexts, Split, TaggedWords, TrainingData
 from lorat.training.inputs import IGNORED, Item, collate, labelled_items, tagged_items
 from lorat.training.loop import METRIC, History, arguments, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import entity_scores, label_scores, multi_label_scores
+from lorat.training.splits import LabelledTexts, Split, TaggedWords, TrainingData
 from lorat.training.start import finish, start
 from lorat.training.work import Work
 

@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lorat.base import Base
 from lorat.errors import ConfigError
 from lorat.tokenizer import Tokens
-from lorat.training.data import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
+from lorat.training.splits import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
 
 IGNORED = -100
 """The label of a token that has none, as torch's cross entropy leaves out."""

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from lorat.training.data import LabelledTexts, Split, TaggedWords, TextPairs
 from lorat.training.scores import (
     Scores,
     entity_scores,
@@ -19,6 +18,7 @@ from lorat.training.scores import (
     pair_scores,
     retrieval_scores,
 )
+from lorat.training.splits import LabelledTexts, Split, TaggedWords, TextPairs
 
 Array = np.ndarray[Any, Any]
 

@@ -13,11 +13,11 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 
 from lorat.model import LoRAT
-from lorat.training.data import LabelledTexts, TextPairs, TrainingData
 from lorat.training.loop import EVAL_BATCH, METRIC, History, arguments, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import Scores, match_scores, pair_scores, retrieval_scores
 from lorat.training.similar import similar_pairs
+from lorat.training.splits import LabelledTexts, TextPairs, TrainingData
 from lorat.training.work import Work
 
 Array = np.ndarray[Any, Any]

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from lorat.training import pictures
-from lorat.training.data import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
 from lorat.training.loop import History
 from lorat.training.measure import Array, Measured, multi_hot
+from lorat.training.splits import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
 
 _CURVES, _LENGTH = "curves.png", "length.png"
 _CONFUSION, _SIMILARITY = "confusion.png", "similarity.png"

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 from lorat.errors import ConfigError
-from lorat.training.data import LabelledTexts, TrainingData
+from lorat.training.splits import LabelledTexts, TrainingData
 
 
 def check_similar(data: TrainingData) -> None:

@@ -21,8 +21,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lorat.errors import ConfigError
-from lorat.training.data import TrainingData
 from lorat.training.plan import Plan
+from lorat.training.splits import TrainingData
 
 STATE = "trainer_state.json"
 """The trainer's file that a checkpoint is finished with."""

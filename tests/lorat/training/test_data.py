@@ -9,13 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lorat.errors import ConfigError
-from lorat.training.data import (
-    LabelledTexts,
-    TaggedWords,
-    TextPairs,
-    read_split,
-    read_training_data,
-)
+from lorat.training.data import read_split, read_training_data
+from lorat.training.splits import LabelledTexts, TaggedWords, TextPairs
 
 SAME_PATH = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 LETTERS = st.characters(codec="utf-8", exclude_characters="\0")
@@ -124,13 +119,6 @@ def test_pairs_without_a_score_are_alike(tmp_path):
     read = read_training_data(tmp_path, seed=1)
     assert read.train == TextPairs(("a 0", "a 1"), ("b 0", "b 1"), None)
     assert read.dev == TextPairs(("x",), ("y",))
-
-
-def test_the_rows_at_some_places():
-    assert LabelledTexts(("a", "b", "c"), ((0,), (1,), ())).take([2, 0]) == LabelledTexts(("c", "a"), ((), (0,)))
-    assert TaggedWords((("a",), ("b",)), ((0,), (1,))).take([1]) == TaggedWords((("b",),), ((1,),))
-    assert TextPairs(("a", "b"), ("c", "d"), (1.0, 2.0)).take([1]) == TextPairs(("b",), ("d",), (2.0,))
-    assert TextPairs(("a", "b"), ("c", "d")).take([0]) == TextPairs(("a",), ("c",))
 
 
 def test_fields_with_other_names(tmp_path):

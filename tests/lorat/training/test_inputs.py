@@ -9,7 +9,6 @@ from transformers import AutoTokenizer, DataCollatorForTokenClassification, Data
 from lorat import load_base
 from lorat.base import locate_base
 from lorat.errors import ConfigError
-from lorat.training.data import LabelledTexts, TaggedWords, TextPairs, TrainingData
 from lorat.training.inputs import (
     IGNORED,
     check_words,
@@ -20,6 +19,7 @@ from lorat.training.inputs import (
     tagged_items,
     texts_of,
 )
+from lorat.training.splits import LabelledTexts, TaggedWords, TextPairs, TrainingData
 
 WORDS = ("a", "unbelievably", "New-York", "don't", "9,000", "é", "日本", "...", "\u200b", "\U0001f600", "x" * 40)
 words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=12)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from lorat.training.data import TextPairs, TrainingData
 from lorat.training.pairs import columns_of, sampling
 from lorat.training.plan import Hyperparameters
+from lorat.training.splits import TextPairs, TrainingData
 
 datasets = pytest.importorskip("datasets")  # of lorat[train]
 pytest.importorskip("sentence_transformers")

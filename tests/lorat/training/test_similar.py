@@ -3,8 +3,9 @@
 import pytest
 
 from lorat.errors import ConfigError
-from lorat.training.data import LabelledTexts, read_training_data
+from lorat.training.data import read_training_data
 from lorat.training.similar import check_similar, similar_pairs
+from lorat.training.splits import LabelledTexts
 from tests.lorat.training.conftest import directory_of, rows, write
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from lorat.errors import ConfigError
-from lorat.training.data import LabelledTexts, TrainingData
 from lorat.training.plan import Plan
+from lorat.training.splits import LabelledTexts, TrainingData
 from lorat.training.work import Work
 
 DATA = TrainingData(
