@@ -1,6 +1,7 @@
 """LoRATConfig: what is trained and how it is scaled."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 from lorat.errors import ConfigError
@@ -8,6 +9,8 @@ from lorat.errors import ConfigError
 Mode = Literal["all", "part"]
 MAX_RANK = 256
 """Adapters of a higher rank are not served."""
+MAX_ALPHA = 1e9
+"""Nor those of an alpha as high as this."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class LoRATConfig:
             raise ConfigError(f"mode={self.mode!r}: use 'all' (freeze the whole base) or 'part'")
         if isinstance(self.rank, bool) or not isinstance(self.rank, int) or not 1 <= self.rank <= MAX_RANK:
             raise ConfigError(f"rank={self.rank!r}: use a whole number from 1 to {MAX_RANK}")
-        if not 0 < self.alpha < float("inf"):
-            raise ConfigError(f"alpha={self.alpha!r}: use a number above 0")
+        if not isinstance(self.alpha, Real) or not 0 < self.alpha < MAX_ALPHA:
+            raise ConfigError(f"alpha={self.alpha!r}: use a number above 0 and below {MAX_ALPHA:g}")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout!r}: use a probability from 0 to below 1")
 

@@ -1,7 +1,7 @@
 """Two hashes: of a checkpoint's encoder (base id) and of the tensors a forward pass reads (fingerprint)."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,10 +31,22 @@ def base_id(checkpoint: Path) -> str:
     """
     digest = hashlib.sha256()
     for name, file, key in sorted(names(checkpoint), key=lambda item: item[0]):
-        if name.startswith(("embeddings.", "encoder.")) and not name.endswith("_ids"):
+        if is_encoder(name):
             with opened(file) as tensors:
                 _update(digest, [(name, tensors.get_tensor(key))])
     return digest.hexdigest()
+
+
+def tensors_id(named: Mapping[str, Tensor]) -> str:
+    """The base id of a checkpoint that holds these tensors of the embeddings and the encoder."""
+    digest = hashlib.sha256()
+    _update(digest, sorted(named.items()))
+    return digest.hexdigest()
+
+
+def is_encoder(name: str) -> bool:
+    """Whether a tensor is of the embeddings or the encoder, and no buffer of positions or types."""
+    return name.startswith(("embeddings.", "encoder.")) and not name.endswith("_ids")
 
 
 def _update(digest: _Hash, named: Iterable[tuple[str, Tensor]]) -> None:

@@ -27,18 +27,25 @@ class LoRALinear(nn.Module):
         self.scaling = scaling
         self.register_buffer("merged", None, persistent=False)
         self.reset_parameters()
+        self.train(linear.training)
 
     def reset_parameters(self) -> None:
         """Draw A anew and set B to zero."""
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
         nn.init.zeros_(self.lora_B)
 
+    def train(self, mode: bool = True) -> "LoRALinear":
+        """As every module's; training also drops the merged weight, which would hide what A and B learn."""
+        if mode:
+            self.unmerge()
+        return super().train(mode)
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         if self.merged is not None:
             return F.linear(x, self.merged, self.linear.bias)
         y: Tensor = self.linear(x)
-        if not torch.is_autocast_enabled(x.device.type):  # which casts by itself
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):  # which casts by itself
             x = x.to(self.lora_A.dtype)
         low_rank = F.linear(self.dropout(x), self.lora_A) * self.scaling  # scaled where it is small
         by_rank = self.lora_B.t().contiguous()  # laid out so, its gradient takes a CPU an eighth of the time
@@ -46,7 +53,7 @@ class LoRALinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Compute with W + scaling * B A, held in a tensor of its own, until `unmerge`."""
+        """Compute with W + scaling * B A, held in a tensor of its own, until `unmerge` or `train`."""
         self.merged = merged_weight(self.linear.weight, self.lora_A, self.lora_B * self.scaling)
 
     def unmerge(self) -> None:

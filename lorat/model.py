@@ -1,26 +1,24 @@
 """LoRAT: a transformers BERT with one trainable adapter."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lorat import checkpoint
 from lorat.adapter import Adapter, Task
 from lorat.config import LoRATConfig, Mode
-from lorat.errors import BaseError, ConfigError
+from lorat.errors import ConfigError
 from lorat.files import loading, saving
-from lorat.files.adapter_file import read_adapter, write_adapter
+from lorat.files.adapter_file import read_adapter, save_adapter
+from lorat.files.origin import brings_pooler, model_id
 from lorat.layers import LoRALinear
 from lorat.loraplus import loraplus_groups
 from lorat.targets import BaseShape, Site, choose_layers, parse_tune
-
-_TASKS: dict[str, Task] = {
-    "BertModel": "embedding",
-    "BertForSequenceClassification": "sequence_classification",
-    "BertForTokenClassification": "token_classification",
-}
+from lorat.wrapping import TASKS, encoder_of, owners, parts_to_save
 
 
 class LoRAT(nn.Module):
@@ -33,6 +31,8 @@ class LoRAT(nn.Module):
     checkpoints are as small; `load_state_dict` takes such a one or a whole one (`lorat.checkpoint`). The whole
     model's is `lorat.model.state_dict()`.
     """
+
+    accepts_loss_kwargs = False  # BERT's loss is a mean: of accumulated batches, Trainer takes the mean again
 
     def __init__(
         self,
@@ -52,39 +52,35 @@ class LoRAT(nn.Module):
         tune: letters of "qkovid" or names (see `lorat.targets`). mode: "all" trains the adapter alone (and
         the head); "part" freezes only the wrapped linears. layers: encoder layers that carry the adapter,
         None for all. modules_to_save: parts trained whole, of "classifier" and "pooler". Raises ConfigError
-        for a value that cannot be honoured, BaseError for another kind of model.
+        for a value that cannot be honoured, BaseError for another kind of model; the model is then what it was.
         """
         super().__init__()
-        encoder = _encoder(model)
+        encoder = encoder_of(model)
         count = encoder.config.num_hidden_layers
         self.settings = LoRATConfig(
             rank, alpha, parse_tune(tune), choose_layers(layers, count), mode, dropout, use_rslora
         )
         self.model = model
-        self.modules_to_save = _present(modules_to_save, model)
+        self.modules_to_save = parts_to_save(modules_to_save, model)
+        self._origin = os.path.abspath(model.name_or_path) if model.name_or_path else None
+        places = owners(encoder, self.sites())
         if mode == "all":
             model.requires_grad_(False)
-        for site in self.sites():
-            self._wrap(encoder, site)
+        for owner, name in places:
+            wrapped = LoRALinear(getattr(owner, name), rank, self.settings.scaling, dropout)
+            setattr(owner, name, wrapped)
         for module in self.saved_modules().values():
             module.requires_grad_(True)
+        self.training = model.training
         self._first_values = {name: _values(module) for name, module in self.saved_modules().items()}
+        self._first_labels = loading.ModelLabels.of(self.config)
         self.register_state_dict_post_hook(checkpoint.keep_what_trains)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(checkpoint.complete)  # type: ignore[no-untyped-call]
-
-    def _wrap(self, encoder: Any, site: Site) -> None:
-        parent, _, name = site.module.rpartition(".")
-        owner = encoder.get_submodule(parent)
-        linear = getattr(owner, name)
-        if not isinstance(linear, nn.Linear):
-            raise BaseError(f"{site.module} is a {type(linear).__name__}, not a Linear: wrap an unwrapped model")
-        settings = self.settings
-        setattr(owner, name, LoRALinear(linear, settings.rank, settings.scaling, settings.dropout))
 
     @property
     def bert(self) -> Any:
         """The BertModel inside."""
-        return _encoder(self.model)
+        return encoder_of(self.model)
 
     @property
     def config(self) -> Any:
@@ -92,9 +88,15 @@ class LoRAT(nn.Module):
         return self.model.config
 
     @property
+    def device(self) -> torch.device:
+        """Where the wrapped model is."""
+        device: torch.device = next(self.model.parameters()).device
+        return device
+
+    @property
     def task(self) -> Task:
         """What the wrapped model is for."""
-        return _TASKS[type(self.model).__name__]
+        return TASKS[type(self.model).__name__]
 
     def forward(
         self,
@@ -119,7 +121,12 @@ class LoRAT(nn.Module):
             yield site, self.bert.get_submodule(site.module)
 
     def merge(self) -> None:
-        """Compute with merged weights: pristine base + delta, beside the base. Not while training."""
+        """Compute with merged weights: pristine base + delta, beside the base, until `unmerge` or `train`.
+
+        Raises ConfigError while training, where they would hide what A and B learn.
+        """
+        if any(layer.training for _, layer in self.adapted()):
+            raise ConfigError("merged weights do not learn: call eval() first")
         for _, layer in self.adapted():
             layer.merge()
 
@@ -128,32 +135,38 @@ class LoRAT(nn.Module):
         for _, layer in self.adapted():
             layer.unmerge()
 
-    def train(self, mode: bool = True) -> "LoRAT":
-        """As every module's; training also drops merged weights, which would hide what A and B learn."""
-        if mode:
-            self.unmerge()
-        return super().train(mode)
-
     def trained(self) -> list[nn.Parameter]:
         """What a checkpoint holds: the adapter, the parts trained whole, and whatever else requires a gradient."""
-        own = {id(matrix) for _, layer in self.adapted() for matrix in (layer.lora_A, layer.lora_B)}
-        own |= {id(parameter) for module in self.saved_modules().values() for parameter in module.parameters()}
+        own = self._own()
         return [parameter for parameter in self.parameters() if parameter.requires_grad or id(parameter) in own]
+
+    def _own(self) -> set[int]:
+        """The ids of the parameters that make an adapter."""
+        own = {id(matrix) for _, layer in self.adapted() for matrix in (layer.lora_A, layer.lora_B)}
+        return own | {id(parameter) for module in self.saved_modules().values() for parameter in module.parameters()}
+
+    def _check_frozen(self, instead: str) -> None:
+        """Raise ConfigError where anything of the base trains, so that what comes out is more than an adapter."""
+        if self.settings.mode != "all":
+            raise ConfigError(f"mode='part' trained the base itself: {instead}, or use 'all'")
+        own, named = self._own(), self.model.named_parameters()
+        if other := next((name for name, value in named if value.requires_grad and id(value) not in own), None):
+            raise ConfigError(f"{other} trains as well, and is no part of an adapter: {instead}, or freeze it")
 
     def reset(self) -> None:
         """Start a new adapter on the same model, as if it had just been wrapped.
 
         A is drawn anew and B is zero; the head, and a pooler that trains, are again what they were when the model
-        was wrapped. Gradients are dropped. Give the next adapter a new optimizer. Raises ConfigError in mode
-        "part", which has trained the base itself.
+        was wrapped, and so are the config's labels. Gradients are dropped. Give the next adapter a new optimizer.
+        Raises ConfigError in mode "part" and wherever else the base itself trains.
         """
-        if self.settings.mode != "all":
-            raise ConfigError("mode='part' trained the base itself: wrap a newly loaded model, or use 'all'")
+        self._check_frozen("wrap a newly loaded model")
         self.unmerge()
         for _, layer in self.adapted():
             layer.reset_parameters()
         for name, module in self.saved_modules().items():
             module.load_state_dict(self._first_values[name])
+        self._first_labels.put(self.config)
         self.zero_grad()
 
     def parameter_groups(
@@ -217,18 +230,19 @@ class LoRAT(nn.Module):
         """Write the adapter (not the base) as PEFT's files and `lorat.json`.
 
         `base_name` is for people; without it, the last part of where the model was loaded from. Raises
-        ConfigError in mode "part", whose result is no adapter for a frozen base, and for what is not served: a
-        regression, labels of one name, weights that are not finite.
+        ConfigError where the base itself trains (mode "part"), whose result is no adapter for a frozen base, and for
+        what is not served: a regression, labels of one name, weights that are not finite. What was there stays then.
         """
-        if self.settings.mode != "all":
-            raise ConfigError("mode='part' trained the base itself: save the whole model (lorat.model), or use 'all'")
+        self._check_frozen("save the whole model (lorat.model)")
         name = base_name or Path(self.model.name_or_path).name
-        facts = saving.facts(self.task, self.config, saving.checkpoint_id(self.model))
+        shape = self._shape()
+        facts = saving.facts(self.task, self.config, shape.base_id)
         facts |= {"description": description, "tags": list(tags)}
-        tensors = saving.tensors(self.adapted(), self.saved_modules(), headless=self.model is self.bert)
+        parts = self._parts({"classifier", *self.modules_to_save})  # what is served has its head, trained or not
+        tensors = saving.tensors(self.adapted(), parts, headless=self.model is self.bert)
         saving.check(facts, tensors)
-        config = saving.peft_config(self.settings, self.task, self.modules_to_save, name)
-        write_adapter(directory, config, tensors, facts)
+        config = saving.peft_config(self.settings, self.task, [part.partition(".")[0] for part in parts], name)
+        save_adapter(directory, config, tensors, facts, shape)
 
     def save_pretrained(self, directory: str | Path, *, is_main_process: bool = True, **options: Any) -> None:
         """`save` with its options, under the name that transformers and PEFT use; nothing where not the main process.
@@ -241,19 +255,16 @@ class LoRAT(nn.Module):
     def load(self, directory: str | Path) -> Adapter:
         """Fill this model's adapter (and head) from a directory that fits it. Returns what was read.
 
-        Raises an AdapterError for files that are refused, ConfigError where the adapter's layers, ranks or
-        head are not those of this model; the model is then what it was.
+        Its labels become the config's, unless the model was wrapped with names of its own. Raises an AdapterError
+        for files that are refused, ConfigError where the adapter's layers, ranks or head are not those of this model,
+        or its labels others; the model is then what it was.
         """
-        encoder = self.bert
-        shape = BaseShape.of(
-            encoder.config, has_pooler=encoder.pooler is not None, base_id=saving.checkpoint_id(self.model)
-        )
-        adapter = read_adapter(directory, shape)
-        if adapter.task != self.task:
-            raise ConfigError(f"the adapter is for {adapter.task}, the model for {self.task}")
+        adapter = read_adapter(directory, self._shape())
+        loading.check(adapter, self.task, self._first_labels)
         if set(adapter.lora) != set(self.sites()):
             raise ConfigError("the adapter's layers are not this model's: wrap with the adapter's tune and layers")
-        loading.fill(self.adapted(), self.saved_modules(), adapter)
+        loading.fill(self.adapted(), self.saved_modules(), adapter, self._first_values)
+        self._first_labels.joined(adapter.head).put(self.config)
         self.unmerge()  # what was merged is of the values before
         return adapter
 
@@ -261,34 +272,33 @@ class LoRAT(nn.Module):
     def from_pretrained(cls, model: Any, directory: str | Path) -> "LoRAT":
         """Wrap `model` with the adapter in a directory, to go on training it as it was: its rank, alpha, dropout.
 
-        Raises what `load` raises. An adapter with ranks that differ by layer is for `MultiLoRAT`.
+        Raises what `load` raises; the model is then what it was. An adapter with ranks that differ by layer is for
+        `MultiLoRAT`.
         """
-        encoder = _encoder(model)
-        adapter = read_adapter(directory, BaseShape.of(encoder.config, has_pooler=encoder.pooler is not None))
+        adapter = read_adapter(directory, _shape(encoder_of(model), model.name_or_path))
+        loading.check(adapter, TASKS[type(model).__name__], loading.ModelLabels.of(model.config))
         wrapped = cls(model, **loading.wrapping(adapter, Path(directory)))
         wrapped.load(directory)
         return wrapped
 
+    def _shape(self) -> BaseShape:
+        return _shape(self.bert, self._origin)
+
     def saved_modules(self) -> dict[str, nn.Linear]:
         """The parts that are trained whole, by name inside the model: `classifier`, `pooler.dense`."""
-        modules = {"classifier": getattr(self.model, "classifier", None), "pooler": self.bert.pooler}
-        dense = {"classifier": "classifier", "pooler": "pooler.dense"}
-        return {dense[name]: getattr(modules[name], "dense", modules[name]) for name in self.modules_to_save}
+        return self._parts(self.modules_to_save)
+
+    def _parts(self, names: Collection[str]) -> dict[str, nn.Linear]:
+        found = {}
+        if "classifier" in names and self.task != "embedding":
+            found["classifier"] = self.model.classifier
+        if "pooler" in names:
+            found["pooler.dense"] = self.bert.pooler.dense
+        return found
 
 
-def _encoder(model: Any) -> Any:
-    if type(model).__name__ not in _TASKS:
-        raise BaseError(f"cannot wrap a {type(model).__name__}: give one of {', '.join(_TASKS)}")
-    return getattr(model, "bert", model)
-
-
-def _present(modules_to_save: Sequence[str], model: Any) -> tuple[str, ...]:
-    unknown = sorted(set(modules_to_save) - {"classifier", "pooler"})
-    if unknown:
-        raise ConfigError(f"modules_to_save has {unknown[0]!r}: use 'classifier' and 'pooler'")
-    if "pooler" in modules_to_save and _encoder(model).pooler is None:
-        raise ConfigError("modules_to_save has 'pooler', and the model has none")
-    return tuple(name for name in modules_to_save if name == "pooler" or hasattr(model, "classifier"))
+def _shape(encoder: Any, origin: str | None) -> BaseShape:
+    return BaseShape.of(encoder.config, has_pooler=brings_pooler(encoder, origin), base_id=model_id(encoder, origin))
 
 
 def _of_either_name(model: Any, what: str) -> Any:

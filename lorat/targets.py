@@ -33,7 +33,7 @@ def parse_tune(tune: str | Iterable[str]) -> tuple[str, ...]:
     `tune` is a string of letters (`"qv"`), a name (`"query"`), a module path (`"output.dense"`), or a
     list of any of these. Raises ConfigError for anything else, and for nothing at all.
     """
-    items = [tune] if isinstance(tune, str) else list(tune)
+    items = [tune] if isinstance(tune, str) else list(tune or ())
     chosen = {name for item in items for name in _names(item)}
     if not chosen:
         raise ConfigError(f"tune={tune!r} chooses no layer: give letters of 'qkovid' or names of {_known()}")
@@ -117,7 +117,7 @@ def choose_layers(layers: Sequence[int] | int | None, count: int) -> tuple[int, 
     if layers is None:
         return tuple(range(count))
     wanted = [layers] if isinstance(layers, int) else list(layers)
-    wrong = [layer for layer in wanted if not -count <= layer < count]
+    wrong = [layer for layer in wanted if type(layer) is not int or not -count <= layer < count]
     if wrong or not wanted:
         raise ConfigError(f"layers={layers!r}: the model has layers 0 to {count - 1}")
     return tuple(sorted({layer % count for layer in wanted}))

@@ -10,6 +10,8 @@ honoured is refused by name.
 """
 
 import json
+import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from lorat.adapter import Adapter, Head, Linear, LoRA, Task
 from lorat.config import MAX_RANK
-from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
+from lorat.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, UnsupportedAdapterError
 from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
 from lorat.files.facts import FACTS, MAX_LABEL, MAX_LABELS, probes_of, read_facts
 from lorat.files.json_file import read_json, short
@@ -73,14 +75,12 @@ def _read_lora(weights: AdapterWeights, config: PeftConfig, base: BaseShape, max
     if config.r > max_rank:  # also where rank_pattern says otherwise at each layer
         raise AdapterFileError(f"adapter_config.json: rank {short(config.r)} is over the limit of {max_rank}")
     modules = [module for module in base.module_names() if config.adapts(prefix + module)]
-    if config.target_modules == "all-linear" and not _saved_with_pooler(weights):
-        modules = [module for module in modules if module != POOLER]
+    if POOLER in modules and not _saved_with_pooler(weights):
+        modules.remove(POOLER)  # a token classifier of PEFT's is built without a pooler
     if not modules:
         raise AdapterFileError(
             f"adapter_config.json: target_modules={short(config.target_modules)} matches no linear layer of the base"
         )
-    if POOLER in modules and f"{POOLER}.lora_A.weight" not in weights:
-        modules.remove(POOLER)  # a token classifier of PEFT's is built without a pooler
     return {module: _take_lora(weights, config, module, prefix, base, max_rank) for module in modules}
 
 
@@ -195,3 +195,28 @@ def write_adapter(
     (directory / WEIGHTS).chmod(0o644)  # safetensors writes it for its owner alone
     for name, value in ((CONFIG, config), (FACTS, facts)):
         (directory / name).write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def save_adapter(
+    directory: str | Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    base: BaseShape,
+) -> None:
+    """As `write_adapter`, but only what `read_adapter` takes, and each file whole.
+
+    Raises ConfigError for what it refuses, and for a directory with the embedding recipe of another adapter.
+    """
+    directory = Path(directory)
+    if (directory / "modules.json").exists():
+        raise ConfigError(f"{directory} has the embedding recipe of another adapter (modules.json): give a new one")
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as scratch:
+        write_adapter(scratch, config, tensors, facts)
+        try:
+            read_adapter(scratch, base)
+        except AdapterError as error:
+            raise ConfigError(f"{error}: it is not saved") from error
+        for name in (WEIGHTS, CONFIG, FACTS):
+            os.replace(Path(scratch) / name, directory / name)

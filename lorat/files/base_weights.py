@@ -32,12 +32,15 @@ def opened(file: Path) -> Iterator[Any]:
         raise BaseError(f"{file} cannot be read: {error}") from error
 
 
-def names(checkpoint: Path) -> Iterable[tuple[str, Path, str]]:
-    """(name without a leading `bert.`, its file, its name there) of every tensor. Raises BaseError as `opened`."""
+def names(checkpoint: Path, *, modern: bool = False) -> Iterable[tuple[str, Path, str]]:
+    """(name without a leading `bert.`, its file, its name there) of every tensor. Raises BaseError as `opened`.
+
+    modern: by the names that BertModel has now, where the file has older ones.
+    """
     for file in weight_files(checkpoint):
         with opened(file) as tensors:
             for key in list(tensors.keys()):
-                yield _plain(key), file, key
+                yield _modern(_plain(key)) if modern else _plain(key), file, key
 
 
 def has_pooler(checkpoint: Path) -> bool:

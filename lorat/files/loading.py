@@ -1,17 +1,18 @@
 """What `LoRAT` takes from an adapter's directory: how to wrap a model for it, and its values."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lorat.adapter import Adapter, Head, Linear, LoRA
+from lorat.adapter import Adapter, Head, Linear, LoRA, Task
 from lorat.config import scaling
 from lorat.errors import ConfigError
 from lorat.files.adapter_file import CONFIG
-from lorat.files.json_file import read_json
+from lorat.files.json_file import read_json, short
 from lorat.files.peft_config import parse_peft_config
 from lorat.layers import LoRALinear
 from lorat.targets import Site
@@ -21,8 +22,9 @@ def wrapping(adapter: Adapter, directory: Path) -> dict[str, Any]:
     """The arguments of `LoRAT` that fit the adapter read from `directory`, as it was trained.
 
     Its rank, alpha and `use_rslora` are those its config states, unless patterns in it say otherwise for the layers:
-    then alpha is scaling * rank of the first.
+    then alpha is scaling * rank of the first. Raises ConfigError for one that `LoRAT` cannot wrap a model for.
     """
+    _check_even(adapter)
     config = read_json(directory / CONFIG, dict)
     rslora = parse_peft_config(config).use_rslora
     first = next(iter(adapter.lora.values()))
@@ -38,17 +40,85 @@ def wrapping(adapter: Adapter, directory: Path) -> dict[str, Any]:
     }
 
 
+def _check_even(adapter: Adapter) -> None:
+    layers = {site.layer for site in adapter.lora}
+    whole = {Site(layer, target) for layer in layers for target in adapter.targets}
+    if set(adapter.lora) != whole or len({lora.rank for lora in adapter.lora.values()}) > 1:
+        raise ConfigError("the adapter's ranks or targets differ by layer: it is served by MultiLoRAT, trained by PEFT")
+    if any(lora.bias is not None for lora in adapter.lora.values()):
+        raise ConfigError("the adapter has biases of its own (bias='lora_only'): it is served by MultiLoRAT")
+
+
 def _dropout(value: Any) -> float:
     """A probability of the file; 0 for anything else, as it changes no answer."""
     fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
     return float(value) if fits else 0.0
 
 
+@dataclass(frozen=True)
+class ModelLabels:
+    """What a transformers config says of its labels: their names in order, and how they are scored."""
+
+    names: tuple[str, ...]
+    problem_type: str | None
+
+    @classmethod
+    def of(cls, config: Any) -> Self:
+        """Those of a config."""
+        return cls(tuple(config.id2label[index] for index in sorted(config.id2label)), config.problem_type)
+
+    @property
+    def named(self) -> bool:
+        """Whether anybody named them: not all are LABEL_0, LABEL_1, …"""
+        return any(name != f"LABEL_{index}" for index, name in enumerate(self.names))
+
+    def joined(self, head: Head | None) -> Self:
+        """These labels, by the names and the kind that an adapter gives them."""
+        if head is None:
+            return self
+        theirs = replace(self, names=head.labels)
+        problem_type = "multi_label_classification" if head.multi_label else self.problem_type
+        return replace(theirs if theirs.named else self, problem_type=problem_type)
+
+    def put(self, config: Any) -> None:
+        """Write them into a config."""
+        config.id2label = dict(enumerate(self.names))
+        config.label2id = {name: index for index, name in enumerate(self.names)}
+        config.problem_type = self.problem_type
+
+
+def check(adapter: Adapter, task: Task, labels: ModelLabels) -> None:
+    """Raise ConfigError where an adapter is not for a model of this task and these labels, or not for training."""
+    if adapter.task != task:
+        raise ConfigError(f"the adapter is for {adapter.task}, the model for {task}")
+    if adapter.head is None:
+        return
+    if adapter.head.pooler_lora is not None:
+        raise ConfigError("the adapter has LoRA on the pooler: it is served by MultiLoRAT, and trained by PEFT")
+    theirs = replace(labels, names=adapter.head.labels)
+    if len(theirs.names) != len(labels.names):
+        raise ConfigError(
+            f"the adapter's classifier has {len(theirs.names)} labels, the model's {len(labels.names)}: "
+            "give the model the adapter's labels"
+        )
+    if theirs.named and labels.named and theirs.names != labels.names:
+        raise ConfigError(
+            f"the adapter's labels are {short(theirs.names)}, the model's {short(labels.names)}: "
+            "give the model's config the adapter's id2label"
+        )
+
+
 @torch.no_grad()
-def fill(adapted: Iterable[tuple[Site, LoRALinear]], modules: Mapping[str, nn.Linear], adapter: Adapter) -> None:
+def fill(
+    adapted: Iterable[tuple[Site, LoRALinear]],
+    modules: Mapping[str, nn.Linear],
+    adapter: Adapter,
+    first: Mapping[str, Mapping[str, Tensor]],
+) -> None:
     """Copy an adapter's values into a wrapped model's layers and into its modules that train whole.
 
-    Raises ConfigError, before anything is written, where ranks or shapes are not the model's.
+    A module that it does not bring gets its `first` values. Raises ConfigError, before anything is written, where
+    ranks or shapes are not the model's.
     """
     layers = list(adapted)
     parts = _parts(adapter.head, modules)
@@ -58,9 +128,8 @@ def fill(adapted: Iterable[tuple[Site, LoRALinear]], modules: Mapping[str, nn.Li
         lora = adapter.lora[site]
         layer.lora_A.copy_(lora.a)
         layer.lora_B.copy_(lora.b * (lora.scaling / layer.scaling))
-    for module, part in parts:
-        module.weight.copy_(part.weight)
-        module.bias.copy_(part.bias)
+    for name, module in modules.items():
+        module.load_state_dict(first[name] if name not in parts else vars(parts[name]))
 
 
 def _check(layer: LoRALinear, lora: LoRA, site: Site) -> None:
@@ -68,15 +137,13 @@ def _check(layer: LoRALinear, lora: LoRA, site: Site) -> None:
         raise ConfigError(f"{site.module}: the adapter's rank or bias is not this model's")
 
 
-def _parts(head: Head | None, modules: Mapping[str, nn.Linear]) -> list[tuple[nn.Linear, Linear]]:
-    """Each part of the head with the module it goes to."""
+def _parts(head: Head | None, modules: Mapping[str, nn.Linear]) -> dict[str, Linear]:
+    """Each part of the head, by the name of the module that it goes to."""
     parts = {"classifier": head.classifier, "pooler.dense": head.pooler} if head else {}
-    pairs = []
-    for name, part in parts.items():
-        if part is None:
-            continue
-        module = modules.get(name)
-        if module is None or module.weight.shape != part.weight.shape:
+    found = {name: part for name, part in parts.items() if part is not None}
+    for name, part in found.items():
+        if name not in modules:
+            raise ConfigError(f"the adapter brings {name}: wrap with modules_to_save=['classifier', 'pooler']")
+        if modules[name].weight.shape != part.weight.shape:
             raise ConfigError(f"the adapter's {name} does not fit the model: give the model the adapter's labels")
-        pairs.append((module, part))
-    return pairs
+    return found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lorat.config import scaling
+from lorat.config import MAX_ALPHA, scaling
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
 from lorat.files.json_file import short
 from lorat.files.patterns import Patterns
@@ -154,7 +154,7 @@ def _is_index(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_ALPHA
 
 
 class _Reader:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.adapter_weights import PREFIX
 from lorat.files.facts import FORMAT, MAX_LABELS, check_facts
 from lorat.files.json_file import short
-from lorat.fingerprint import base_id
 from lorat.layers import LoRALinear
 from lorat.targets import MODULES, Site
 
@@ -47,8 +45,8 @@ def peft_config(settings: LoRATConfig, task: Task, modules_to_save: Sequence[str
         "task_type": _TASK_TYPES[task],
         "base_model_name_or_path": base_name or None,
         "r": settings.rank,
-        "lora_alpha": settings.alpha,
-        "lora_dropout": settings.dropout,
+        "lora_alpha": settings.alpha if isinstance(settings.alpha, int) else float(settings.alpha),
+        "lora_dropout": float(settings.dropout),
         "use_rslora": settings.use_rslora,
         "target_modules": modules,
         "layers_to_transform": None if isinstance(modules, str) else list(settings.layers),
@@ -99,9 +97,3 @@ def check(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
         raise ConfigError(f"two labels are named {short(twice)}: give each a name of its own in the config's id2label")
     if wrong := next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None):
         raise ConfigError(f"{wrong} is not finite: training diverged, lower the learning rate")
-
-
-def checkpoint_id(model: Any) -> str | None:
-    """The base id of the checkpoint that a transformers model was loaded from, None where it is not at hand."""
-    directory = Path(model.name_or_path or "/nowhere")
-    return base_id(directory) if list(directory.glob("model*.safetensors")) else None

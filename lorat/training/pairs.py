@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import load_file, save_file
 
 from lorat.model import LoRAT
 from lorat.training.loop import EVAL_BATCH, METRIC, History, arguments, optimizer, quiet, run
@@ -21,7 +20,6 @@ from lorat.training.splits import LabelledTexts, TextPairs, TrainingData
 from lorat.training.work import Work
 
 Array = np.ndarray[Any, Any]
-_WEIGHTS = "model.safetensors"
 
 
 def train_embedding(
@@ -34,6 +32,8 @@ def train_embedding(
     from datasets import Dataset
     from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 
+    from lorat.training.adapter_trainer import AdapterTrainer
+
     with quiet():
         encoder = SentenceTransformer(str(directory))
     adapter = LoRAT(
@@ -42,7 +42,7 @@ def train_embedding(
     columns = columns_of(data, seed)
     options = sampling(data, columns, how) | {"prompts": encoder.prompts.get(encoder.default_prompt_name) or None}
     rows = len(next(iter(columns.values())))
-    trainer = _trainer()(
+    trainer = AdapterTrainer(
         adapter,
         model=encoder,
         args=SentenceTransformerTrainingArguments(**arguments(how, rows, work, seed, texts_a_row=2) | options),
@@ -136,26 +136,3 @@ def _embed(encoder: Any, texts: Sequence[str]) -> Array:
         list(texts), batch_size=EVAL_BATCH, normalize_embeddings=True, show_progress_bar=False
     )
     return vectors
-
-
-def _trainer() -> Any:
-    """sentence-transformers' trainer, whose checkpoints here hold the adapter alone."""
-    from sentence_transformers import SentenceTransformerTrainer
-
-    class AdapterTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
-        def __init__(self, adapter: LoRAT, **options: Any) -> None:
-            self._adapter = adapter
-            super().__init__(**options)
-
-        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-            directory = Path(output_dir or self.args.output_dir)
-            directory.mkdir(parents=True, exist_ok=True)
-            save_file(self._adapter.state_dict(), directory / _WEIGHTS)
-
-        def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-            self._adapter.load_state_dict(load_file(Path(checkpoint_path) / _WEIGHTS))
-
-        def _load_best_model(self) -> None:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-    return AdapterTrainer

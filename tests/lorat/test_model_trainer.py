@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from lorat import LoRAT, MultiLoRAT
+from lorat.training.adapter_trainer import AdapterTrainer
 
 GOOD, BAD = "good fine great food", "bad awful poor"
 HIDDEN, LAYERS, RANK = 32, 3, 4
@@ -151,6 +152,21 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(tiny_path, tmp_path
     assert same(values(resumed), values(whole))
 
 
+def test_accumulated_batches_are_one_batch(tiny_path, tmp_path, rows, tokenizer):
+    trained = []
+    for size, steps in ((8, 1), (2, 4)):
+        model = wrapped(tiny_path, dropout=0.0)
+        for dropout in filter(lambda module: isinstance(module, torch.nn.Dropout), model.modules()):
+            dropout.p = 0.0
+        trainer(
+            model, tmp_path / str(size), rows.select(range(8)), tokenizer, per_device_train_batch_size=size,
+            gradient_accumulation_steps=steps, max_steps=1, optim="sgd", max_grad_norm=0, learning_rate=0.5,
+        ).train()  # fmt: skip
+        trained.append(values(model))
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, atol=1e-6, rtol=1e-4)
+
+
 def test_the_best_epoch_comes_back(tiny_path, tmp_path, rows, tokenizer):
     model = wrapped(tiny_path)
     run = trainer(
@@ -260,3 +276,46 @@ def test_sentence_transformers_trains_what_multilorat_serves(tiny_path, tmp_path
     server = MultiLoRAT.from_pretrained(tiny_path, device="cpu")
     got = server.embed(texts, server.load(tmp_path / "adapter"))
     np.testing.assert_allclose(np.asarray(got), expected, atol=1e-5)
+
+
+def embedder(tiny_path):
+    torch.manual_seed(0)
+    model = SentenceTransformer(str(tiny_path), device="cpu")
+    return model, LoRAT(model[0].auto_model, rank=RANK, tune="qkov")
+
+
+def embedding_trainer(tiny_path, directory, *, callbacks=(), **options):
+    model, adapter = embedder(tiny_path)
+    settings = {
+        "max_steps": 4, "learning_rate": 0.05, "per_device_train_batch_size": 2, "report_to": "none", "use_cpu": True,
+        "disable_tqdm": True, "save_strategy": "steps", "save_steps": 2, "logging_strategy": "no",
+    }  # fmt: skip
+    pairs = Dataset.from_dict({"anchor": ["a cat", "a train", "the sun"], "positive": ["cats", "rails", "light"]})
+    arguments = SentenceTransformerTrainingArguments(str(directory), **settings | options)
+    return adapter, AdapterTrainer(
+        adapter, model=model, args=arguments, train_dataset=pairs, eval_dataset=pairs,
+        loss=MultipleNegativesRankingLoss(model), callbacks=list(callbacks),
+    )  # fmt: skip
+
+
+def test_an_embedding_run_that_was_interrupted_ends_as_one_that_was_not(tiny_path, tmp_path):
+    whole, training = embedding_trainer(tiny_path, tmp_path / "whole")
+    training.train()
+    with pytest.raises(Interrupted):
+        embedding_trainer(tiny_path, tmp_path / "cut", callbacks=[StopsAfter(3)])[1].train()
+    resumed, training = embedding_trainer(tiny_path, tmp_path / "cut")
+    training.train(resume_from_checkpoint=str(tmp_path / "cut" / "checkpoint-2"))
+    assert same(values(resumed), values(whole))
+    saved = load_file(tmp_path / "cut" / "checkpoint-2" / "model.safetensors")
+    assert saved.keys() == whole.state_dict().keys()
+
+
+def test_the_best_step_of_an_embedding_run_comes_back(tiny_path, tmp_path):
+    adapter, training = embedding_trainer(
+        tiny_path, tmp_path, load_best_model_at_end=True, eval_strategy="steps", eval_steps=2,
+        metric_for_best_model="loss", greater_is_better=True,
+    )  # fmt: skip
+    training.train()
+    best = load_file(tmp_path / "checkpoint-2" / "model.safetensors")
+    assert training.state.best_model_checkpoint.endswith("checkpoint-2")
+    assert same(values(adapter), best)
