@@ -6,8 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from lorat.errors import AdapterFileError, BaseMismatchError
 from lorat.recipe import Recipe
-from lorat.targets import MODULES, Site
+from lorat.targets import MODULES, BaseShape, Site
 
 Task = Literal["embedding", "sequence_classification", "token_classification"]
 TASKS: tuple[Task, ...] = ("embedding", "sequence_classification", "token_classification")
@@ -110,3 +111,25 @@ class Adapter:
             loras += [self.head.pooler_lora] if self.head.pooler_lora else []
         tensors = [t for lora in loras for t in (lora.a, lora.b, lora.bias) if t is not None]
         return tensors + [t for linear in linears for t in (linear.weight, linear.bias)]
+
+
+def check_base(made_for: str | None, base: BaseShape) -> None:
+    """Raise BaseMismatchError where an adapter was made for a base with another id."""
+    if made_for and base.base_id and made_for != base.base_id:
+        raise BaseMismatchError(
+            f"the adapter was made for the base {made_for[:12]}…, this one is {base.base_id[:12]}…: "
+            "serve it on its own base, or train it again on this one"
+        )
+
+
+def check_fits(adapter: Adapter, base: BaseShape, max_rank: int) -> None:
+    """Raise BaseMismatchError for an adapter of another base, AdapterFileError for a rank over `max_rank`."""
+    check_base(adapter.base_id, base)
+    for site, lora in adapter.lora.items():
+        width, height = base.linear_shape(site.target)
+        if site.layer >= base.layers or (lora.a.shape[1], lora.b.shape[0]) != (width, height):
+            raise BaseMismatchError(f"the base has no {site.module} of {width} inputs and {height} outputs")
+        if lora.rank > max_rank:
+            raise AdapterFileError(f"the adapter has rank {lora.rank}, over the limit of {max_rank}")
+    if adapter.head and adapter.head.classifier.weight.shape[1] != base.hidden:
+        raise BaseMismatchError(f"the adapter's classifier is not for a base of {base.hidden} hidden values")

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorat.adapter import Adapter
+from lorat.adapter import Adapter, check_fits
 from lorat.base import Base, load_base
 from lorat.config import MAX_RANK
 from lorat.cpu.encoder import Encoder
-from lorat.errors import InputError, InputTooLongError, NoHeadError
+from lorat.errors import InputError, InputTooLongError, NoHeadError, NotLoadedError
 from lorat.files.adapter_file import read_adapter
 from lorat.fingerprint import fingerprint
 from lorat.gpu.lanes import settle
@@ -24,7 +24,7 @@ from lorat.recipe import Recipe
 from lorat.routing import Routing
 from lorat.rows import HEADLESS, Row, by_kind
 from lorat.slots import Slot, Slots
-from lorat.tokenizer import Text
+from lorat.tokenizer import Text, Tokens
 
 
 class MultiLoRAT:
@@ -41,6 +41,7 @@ class MultiLoRAT:
         self._model = PackedBert(base.weights(), base.config)
         self._base_pooler = self._model.pooler
         self._longest = self._model.longest
+        self._types = set(range(base.config.type_vocab_size))
         self.slots = Slots({linear.key: linear for linear in self._model.groups()}, slots)
         self._encode = Encoder(self._model)
         self._gpu = self._on_gpu() if self.device.type == "cuda" else None
@@ -65,10 +66,11 @@ class MultiLoRAT:
     def load(self, adapter: Adapter | str | Path) -> Slot:
         """Load an adapter, or the adapter in a directory, into a free slot.
 
-        Raises an AdapterError for files that are refused, SlotsFullError when no slot is free.
+        Raises an AdapterError for one that is refused, SlotsFullError when no slot is free.
         """
         if not isinstance(adapter, Adapter):
             adapter = read_adapter(adapter, self.base.shape, max_rank=self.max_rank)
+        check_fits(adapter, self.base.shape, self.max_rank)
         slot = self.slots.load(adapter)
         try:
             return self._with_head(slot)
@@ -77,7 +79,8 @@ class MultiLoRAT:
             raise
 
     def prepare(self, adapter: Adapter) -> Slot:
-        """A slot that takes no place among the loaded ones: for a trial. Let go of it when done."""
+        """A slot that takes no place among the loaded ones: for a trial. Let go of it when done. Raises as `load`."""
+        check_fits(adapter, self.base.shape, self.max_rank)
         return self._with_head(self.slots.prepare(adapter))
 
     def _with_head(self, slot: Slot) -> Slot:
@@ -112,8 +115,11 @@ class MultiLoRAT:
 
         embedding: (dimensions,), pooled, not normalised; sequence_classification: logits (labels,);
         token_classification: logits (tokens, labels); hidden_states: the last ones (tokens, hidden). Of special
-        tokens as well. They are on the host.
+        tokens as well. They are on the host, made in inference mode: clone what is to be trained on. Raises InputError
+        for a row that cannot be run, NotLoadedError or NoHeadError for one whose adapter cannot answer it.
         """
+        if not rows:
+            return []
         heads = [self._check(row) for row in rows]
         order = sorted(range(len(rows)), key=lambda index: _place(rows[index]))
         run = self._gpu or self._run
@@ -130,18 +136,26 @@ class MultiLoRAT:
 
     def _check(self, row: Row) -> LoadedHead | None:
         """The head a row needs, None for an embedding."""
-        longest = self._longest
-        if not row.tokens.ids:
-            raise InputError("a row has no tokens: give at least one token id")
-        if len(row.tokens) > longest:
-            raise InputTooLongError(f"a row has {len(row.tokens)} tokens, the model takes {longest}: truncate it")
+        self._check_tokens(row.tokens)
         if row.slot is not None:
             row.slot.require_loaded()
+            if row.slot.owner is not self.slots:
+                raise NotLoadedError("a row's slot is of another MultiLoRAT: load its adapter into this one")
         if row.task in HEADLESS:
             return None
         if row.slot is None or row.task != row.slot.adapter.task:
             raise NoHeadError(f"no head for {row.task}: choose an adapter that was trained for it")
         return row.slot.head
+
+    def _check_tokens(self, tokens: Tokens) -> None:
+        if not tokens.ids:
+            raise InputError("a row has no tokens: give at least one token id")
+        if len(tokens) > self._longest:
+            raise InputTooLongError(f"a row has {len(tokens)} tokens, the model takes {self._longest}: truncate it")
+        if min(tokens.ids) < 0 or max(tokens.ids) >= self.base.tokenizer.vocabulary:
+            raise InputError(f"a row has a token id outside the vocabulary of {self.base.tokenizer.vocabulary}")
+        if tokens.types is not None and (len(tokens.types) != len(tokens) or not set(tokens.types) <= self._types):
+            raise InputError(f"a row's types must be as many as its ids, each of {sorted(self._types)}")
 
     def _finish(
         self, hidden: Tensor, batch: PackedBatch, rows: Sequence[Row], heads: Sequence[LoadedHead | None]
@@ -179,19 +193,36 @@ class MultiLoRAT:
         prompt_name: str | None = None,
         truncate: bool = True,
     ) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """Vectors of texts, (texts, dimensions) float32, by the slot's recipe (normalised if it says so)."""
+        """Vectors of texts, (texts, dimensions) float32, by the slot's recipe (normalised if it says so).
+
+        Raises InputError for one text that is not in a list, and what `Base.encode` raises.
+        """
+        _check_list(texts)
         recipe = self.recipe(slot)
+        if not texts:
+            return np.empty((0, recipe.dimensions(self.base.shape.hidden)), np.float32)
         tokens = self.base.encode(texts, recipe, prompt_name=prompt_name, truncate=truncate)
         vectors = torch.stack(self.forward([Row(token, slot) for token in tokens]))
         return finish(vectors.cpu().numpy(), None, recipe.normalize)
 
     def classify(self, texts: Sequence[Text], slot: Slot, *, truncate: bool = True) -> list[dict[str, float]]:
-        """Scores by label for each text (or pair): softmax, or sigmoid for one or several labels at once."""
+        """Scores by label for each text (or pair): softmax, or sigmoid for one or several labels at once.
+
+        Raises as `embed`, and NoHeadError for an adapter of another task.
+        """
+        _check_list(texts)
+        if not texts:
+            return []
         tokens = self.base.tokenizer.encode(texts, max_length=self.recipe(slot).max_length, truncate=truncate)
         logits = torch.stack(self.forward([Row(token, slot, "sequence_classification") for token in tokens]))
         head = slot.adapter.head
         assert head is not None
         return [dict(zip(head.labels, row, strict=True)) for row in head.scores(logits).tolist()]
+
+
+def _check_list(texts: Sequence[Text]) -> None:
+    if isinstance(texts, str):
+        raise InputError("texts is one text: give a list of texts")
 
 
 def _place(row: Row) -> tuple[int, int]:

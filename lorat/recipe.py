@@ -38,6 +38,10 @@ class Recipe:
     max_length: int | None = None
     lower_case: bool = False
 
+    def dimensions(self, hidden: int) -> int:
+        """Numbers in a vector, of a base of this hidden size."""
+        return self.dense[-1].weight.shape[0] if self.dense else hidden * len(self.pooling)
+
     def to_json(self) -> dict[str, Any]:
         """Its facts, for people to read."""
         return {

@@ -24,7 +24,8 @@ Groups = Mapping[tuple[int, str], GroupLinear]
 class Slot:
     """A loaded adapter. Hand it to `Row`; ask for a new one after `unload`."""
 
-    def __init__(self, index: int, adapter: Adapter, deltas: Mapping[tuple[int, str], Delta]) -> None:
+    def __init__(self, owner: "Slots", index: int, adapter: Adapter, deltas: Mapping[tuple[int, str], Delta]) -> None:
+        self.owner = owner
         self.index = index
         self.adapter = adapter
         self.deltas = deltas
@@ -72,12 +73,13 @@ class Slots:
 
     def prepare(self, adapter: Adapter, index: int = 0) -> Slot:
         """A slot that stands in no table: for a trial, before an adapter is let in."""
-        return Slot(index, adapter, self._deltas(adapter))
+        return Slot(self, index, adapter, self._deltas(adapter))
 
     def unload(self, slot: Slot) -> None:
         """Free a slot. Batches that already hold it finish with it. Raises NotLoadedError the second time."""
-        slot.require_loaded()
-        slot.loaded = False
+        with self._lock:
+            slot.require_loaded()
+            slot.loaded = False
         self._give_back(slot.index)
 
     def _give_back(self, index: int) -> None:

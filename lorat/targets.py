@@ -74,6 +74,9 @@ class BaseShape:
         """The shape a transformers `BertConfig` describes. Raises BaseError for another family."""
         if config.model_type != "bert" or config.is_decoder:
             raise BaseError(f"the base is a {config.model_type!r} model: LoRAT wraps BERT encoders (model_type 'bert')")
+        positions = getattr(config, "position_embedding_type", None) or "absolute"
+        if positions != "absolute":
+            raise BaseError(f"the base's config.json: position_embedding_type is {positions!r}: 'absolute' is computed")
         return cls(config.num_hidden_layers, config.hidden_size, config.intermediate_size, has_pooler, base_id)
 
     def linear_shape(self, target: str) -> tuple[int, int]:

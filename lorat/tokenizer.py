@@ -97,8 +97,8 @@ class Tokenizer:
             raise InputError("this base has one token type only, so it takes no pairs: send single texts")
         parts = [(text,) if isinstance(text, str) else text for text in texts]
         flat = [part.lower() if lower_case else part for pair in parts for part in pair]
-        heads = truncate and direction == "right" and len(flat) == len(parts)
-        encoded = iter(self._encode_heads(flat, limit) if heads else self._encode_flat(flat))
+        starts = truncate and direction == "right" and len(flat) == len(parts)
+        encoded = iter(self._encode_starts(flat, limit) if starts else self._encode_flat(flat))
         tokens = []
         for position, pair in enumerate(parts):
             pieces = [next(encoded) for _ in pair]
@@ -109,16 +109,16 @@ class Tokenizer:
             tokens.append(Tokens(list(whole.ids), types, lost=lost, spans=places))
         return tokens
 
-    def _encode_heads(self, texts: list[str], limit: int) -> list[Any]:
+    def _encode_starts(self, texts: list[str], limit: int) -> list[Any]:
         """As `_encode_flat`, at least `limit` tokens of each: of a long text only as much as that takes."""
-        heads = [self._head(text, limit) for text in texts]
-        encoded = self._encode_flat(heads)
-        short = [n for n, found in enumerate(encoded) if len(found) < limit and len(heads[n]) < len(texts[n])]
+        starts = [self._start(text, limit) for text in texts]
+        encoded = self._encode_flat(starts)
+        short = [n for n, found in enumerate(encoded) if len(found) < limit and len(starts[n]) < len(texts[n])]
         for number, whole in zip(short, self._encode_flat([texts[number] for number in short]), strict=True):
             encoded[number] = whole
         return encoded
 
-    def _head(self, text: str, limit: int) -> str:
+    def _start(self, text: str, limit: int) -> str:
         """A text, or what of it comes to about so many tokens, up to a space: no token of BERT's goes beyond one."""
         end = limit * _CHARACTERS_A_TOKEN
         return text[: max(text.rfind(" ", 0, end), 0) or None] if self._words and len(text) > end else text

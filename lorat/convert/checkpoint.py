@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lorat.errors import AdapterFileError, ConfigError
+from lorat.files.base_weights import modern, weight_files
 from lorat.files.json_file import read_json, short
 from lorat.files.recipe_file import read_recipe
 from lorat.files.safetensors_header import read_header
@@ -19,7 +20,6 @@ from lorat.files.safetensors_header import read_header
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
 _CONTAINERS = ("state_dict", "model_state_dict", "model")
 _WRAPPERS = re.compile(r"\A(?:module\.|model\.|_orig_mod\.|bert\.)+")
-_OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # before transformers 1.0
 _TRAINING = {
     "args", "best_metric", "callbacks", "config", "epoch", "global_step", "hyper_parameters", "iteration", "loops",
     "loss", "lr_scheduler", "lr_schedulers", "optimizer", "optimizer_state_dict", "optimizer_states",
@@ -79,9 +79,8 @@ def _transformer(root: Path) -> Path:
 
 
 def _weights_in(directory: Path) -> list[Path]:
-    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
-        if files := sorted(directory.glob(pattern)):
-            return files
+    if files := weight_files(directory) or sorted(directory.glob("pytorch_model*.bin")):
+        return files
     raise ConfigError(f"{directory} has no model.safetensors: name the directory of a model, or a checkpoint's file")
 
 
@@ -105,10 +104,7 @@ def _contents(file: Path) -> tuple[dict[str, Any], list[str]]:
 
 def plain_name(key: str) -> str:
     """A tensor's name without what wrappers put before it, and without the `bert.` of a model with a head."""
-    name = _WRAPPERS.sub("", key)
-    for old, new in _OLD_NAMES.items():
-        name = name.removesuffix(old) + new if name.endswith(old) else name
-    return name
+    return modern(_WRAPPERS.sub("", key))
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

@@ -21,6 +21,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--rank", type=int, help="for a whole model: rank of each layer's change (default 32)")
     parser.add_argument("--alpha", type=float, help="for lorat and loralib, as in training: it is not in the file")
     parser.add_argument("--labels", type=_names, default=(), help="names of the classifier's outputs: a,b,c")
+    parser.add_argument(
+        "--task",
+        choices=("sequence_classification", "token_classification"),
+        help="for lorat and loralib, what the classifier is for, where the file does not show it",
+    )
     parser.add_argument("--drop", action="store_true", help="leave out, and name, what an adapter cannot carry")
     parser.set_defaults(run=_run)
 
@@ -42,5 +47,6 @@ def _run(options: argparse.Namespace) -> None:
         alpha=options.alpha,
         labels=options.labels,
         drop=options.drop,
+        task=options.task,
     )
     print(report)

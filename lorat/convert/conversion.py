@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lorat.adapter import Adapter
+from lorat.adapter import TASKS, Adapter, Task
 from lorat.base import EMBEDDED_NAME, load_base, locate_base
 from lorat.config import MAX_RANK
 from lorat.convert.checkpoint import Checkpoint, read_checkpoint
@@ -29,6 +30,7 @@ def convert(
     alpha: float | None = None,
     labels: Sequence[str] = (),
     drop: bool = False,
+    task: Task | None = None,
 ) -> Report:
     """Write the adapter that a fine-tune comes to into `out`, a directory that is new or empty.
 
@@ -40,17 +42,18 @@ def convert(
     rank: for "full", values kept of each layer's change (default 32); else what the file must have.
     alpha: needed for "lorat" and "loralib", whose files do not hold it; scaling is alpha / rank.
     labels: names of the classifier's outputs, in order, instead of the source's own.
+    task: for "lorat" and "loralib", what the classifier is for, where the file does not show it.
     drop: leave out what an adapter cannot carry, and report it, instead of refusing it.
 
     Nothing in the source is run. Raises ConfigError, BaseError or an AdapterError, naming what to change; then
     nothing has been written.
     """
-    options = Options(kind, rank, alpha, tuple(labels), drop)
+    options = Options(kind, rank, alpha, tuple(labels), drop, task)
     _check_options(options)
     source, out = Path(source), Path(out)
     check_out(out)
     checkpoint = read_checkpoint(source)
-    options = Options(kind if kind != "auto" else recognise(checkpoint.tensors), rank, alpha, tuple(labels), drop)
+    options = replace(options, kind=kind if kind != "auto" else recognise(checkpoint.tensors))
     parts, adapter = _convert(checkpoint, out, base, options)
     return _report(out, parts, adapter)
 
@@ -70,6 +73,8 @@ def _convert(checkpoint: Checkpoint, out: Path, base: str | Path | None, options
 def _check_options(options: Options) -> None:
     if options.kind not in ("auto", *KINDS):
         raise ConfigError(f"kind={options.kind!r}: use auto, {', '.join(KINDS)}")
+    if options.task not in (None, *TASKS):
+        raise ConfigError(f"task={options.task!r}: use {', '.join(TASKS)}")
     if options.rank is not None and not (type(options.rank) is int and 1 <= options.rank <= MAX_RANK):
         raise ConfigError(f"rank={options.rank!r}: use a whole number from 1 to {MAX_RANK}")
     if options.alpha is not None and not (math.isfinite(options.alpha) and options.alpha > 0):

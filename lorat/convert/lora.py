@@ -14,11 +14,12 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from lorat.adapter import LoRA
+from lorat.adapter import LoRA, Task
 from lorat.base import Base
 from lorat.config import MAX_RANK, scaling
 from lorat.convert.checkpoint import Checkpoint
 from lorat.convert.parts import (
+    POOLER,
     Options,
     Parts,
     change,
@@ -69,12 +70,30 @@ def from_lora(source: Checkpoint, base: Base, options: Options) -> Parts:
     left |= dict.fromkeys(source.unknown(), math.inf)
     return Parts(
         kind=options.kind,
-        task="sequence_classification" if head else "embedding",
+        task=_task(source.tensors, head, options.task),
         lora=lora,
         head=head,
         labels=check_labels(options.labels, head),
         dropped=settle(left, options.drop, "mode='part' trains it, or the base is another"),
         notes=tuple(notes),
+    )
+
+
+def _task(tensors: Mapping[str, Tensor], head: Mapping[str, Tensor], stated: Task | None) -> Task:
+    """What a head is for: that of texts stands on the pooler, which a whole model for tokens does not have."""
+    if (stated == "embedding") if head else (stated not in (None, "embedding")):
+        raise ConfigError(f"task={stated!r}, and the source has {'a' if head else 'no'} classifier")
+    if not head:
+        return "embedding"
+    if stated:
+        return stated
+    if POOLER[0] in tensors:
+        return "sequence_classification"
+    if any(name.startswith("embeddings.") for name in tensors):
+        return "token_classification"
+    raise ConfigError(
+        "the source does not say what its classifier is for: give task= (--task), sequence_classification (texts) or "
+        "token_classification (words)"
     )
 
 

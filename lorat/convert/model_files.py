@@ -12,12 +12,8 @@ from transformers import BertConfig
 from lorat.adapter import Task
 from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
 from lorat.files.json_file import read_json, short
+from lorat.wrapping import TASKS
 
-_TASKS: dict[str, Task] = {
-    "BertModel": "embedding",
-    "BertForSequenceClassification": "sequence_classification",
-    "BertForTokenClassification": "token_classification",
-}
 _SAME = (
     "model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "hidden_act",
     "layer_norm_eps", "max_position_embeddings", "type_vocab_size", "position_embedding_type", "is_decoder",
@@ -47,11 +43,11 @@ def read_config(directory: Path | None, base: Any) -> dict[str, Any]:
 def task_of(config: Mapping[str, Any]) -> Task:
     """What a model is for. Raises UnsupportedAdapterError for a class that has no adapter."""
     names = config.get("architectures")
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in _TASKS:
-        raise UnsupportedAdapterError(f"config.json: architectures is {short(names)}: use one of {', '.join(_TASKS)}")
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in TASKS:
+        raise UnsupportedAdapterError(f"config.json: architectures is {short(names)}: use one of {', '.join(TASKS)}")
     if config.get("problem_type") == "regression":
         raise UnsupportedAdapterError("config.json: problem_type is 'regression': served heads score labels")
-    return _TASKS[names[0]]
+    return TASKS[names[0]]
 
 
 def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ class Options:
     alpha: float | None
     labels: tuple[str, ...]
     drop: bool
+    task: Task | None = None
 
 
 @dataclass(frozen=True)

@@ -19,23 +19,17 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lorat.adapter import Adapter, Head, Linear, LoRA, Task
+from lorat.adapter import Adapter, Head, Linear, LoRA, Task, check_base
 from lorat.config import MAX_RANK
-from lorat.errors import AdapterError, AdapterFileError, BaseMismatchError, ConfigError, UnsupportedAdapterError
+from lorat.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedAdapterError
 from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
 from lorat.files.facts import FACTS, MAX_LABEL, MAX_LABELS, probes_of, read_facts
 from lorat.files.json_file import read_json, short
-from lorat.files.peft_config import PeftConfig, parse_peft_config
+from lorat.files.peft_config import TASK_TYPES, PeftConfig, parse_peft_config
 from lorat.files.recipe_file import read_recipe
 from lorat.targets import POOLER, BaseShape, Site
 
 CONFIG = "adapter_config.json"
-_TASK_TYPES: dict[str | None, Task | None] = {
-    "SEQ_CLS": "sequence_classification",
-    "TOKEN_CLS": "token_classification",
-    "FEATURE_EXTRACTION": "embedding",
-    None: None,
-}
 
 
 def read_adapter(directory: str | Path, base: BaseShape, *, max_rank: int = MAX_RANK) -> Adapter:
@@ -47,7 +41,7 @@ def read_adapter(directory: str | Path, base: BaseShape, *, max_rank: int = MAX_
     directory = Path(directory)
     config = parse_peft_config(read_json(directory / CONFIG, dict))
     facts = read_facts(directory)
-    _check_base_id(facts.get("base_id"), base)
+    check_base(facts.get("base_id"), base)
     weights = AdapterWeights(directory / WEIGHTS)
     task = _task(config, facts, weights)
     lora = _read_lora(weights, config, base, max_rank)
@@ -162,11 +156,11 @@ def _is_name(value: Any) -> bool:
 
 
 def _task(config: PeftConfig, facts: Mapping[str, Any], weights: AdapterWeights) -> Task:
-    if config.task_type not in _TASK_TYPES:
+    if config.task_type is not None and config.task_type not in TASK_TYPES:
         raise UnsupportedAdapterError(
             f"adapter_config.json: task_type={short(config.task_type)}: use SEQ_CLS, TOKEN_CLS or FEATURE_EXTRACTION"
         )
-    declared, stated = facts.get("task"), _TASK_TYPES[config.task_type]
+    declared, stated = facts.get("task"), TASK_TYPES.get(config.task_type or "")
     if declared and stated and declared != stated:
         raise AdapterFileError(f"lorat.json says the task is {declared}, adapter_config.json says {stated}")
     task: Task | None = declared or stated
@@ -175,14 +169,6 @@ def _task(config: PeftConfig, facts: Mapping[str, Any], weights: AdapterWeights)
             f"{WEIGHTS} holds a classifier, and adapter_config.json has no task_type: set SEQ_CLS or TOKEN_CLS"
         )
     return task or "embedding"
-
-
-def _check_base_id(base_id: str | None, base: BaseShape) -> None:
-    if base_id and base.base_id and base_id != base.base_id:
-        raise BaseMismatchError(
-            f"lorat.json: the adapter was made for the base {base_id[:12]}…, this one is {base.base_id[:12]}…: "
-            "serve it on its own base, or train it again on this one"
-        )
 
 
 def write_adapter(

@@ -1,5 +1,6 @@
 """`model.safetensors` of a base: a BERT's tensors, by the names that transformers' BertModel gives them."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from lorat.errors import BaseError
 from lorat.targets import MODULES, POOLER
 
 _WHOLE, _SHARDS = "model.safetensors", "model-*-of-*.safetensors"
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+_INSIDE = re.compile(r"embeddings\.(?!.*_ids\Z)|encoder\.layer\.(\d+)\.")
 _OLDER = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # of the first BERTs
 
 
@@ -32,15 +35,15 @@ def opened(file: Path) -> Iterator[Any]:
         raise BaseError(f"{file} cannot be read: {error}") from error
 
 
-def names(checkpoint: Path, *, modern: bool = False) -> Iterable[tuple[str, Path, str]]:
+def names(checkpoint: Path, *, renamed: bool = False) -> Iterable[tuple[str, Path, str]]:
     """(name without a leading `bert.`, its file, its name there) of every tensor. Raises BaseError as `opened`.
 
-    modern: by the names that BertModel has now, where the file has older ones.
+    renamed: by the names that BertModel has now, where the file has older ones.
     """
     for file in weight_files(checkpoint):
         with opened(file) as tensors:
             for key in list(tensors.keys()):
-                yield _modern(_plain(key)) if modern else _plain(key), file, key
+                yield modern(_plain(key)) if renamed else _plain(key), file, key
 
 
 def has_pooler(checkpoint: Path) -> bool:
@@ -51,8 +54,8 @@ def has_pooler(checkpoint: Path) -> bool:
 def read_base_weights(checkpoint: Path, config: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """The tensors of a base's embeddings and layers, and of its pooler if it has one; copies, nothing of the file.
 
-    config: transformers' BertConfig. Raises BaseError for a file that cannot be read, and for tensors that are missing
-    or of another shape.
+    config: transformers' BertConfig. Raises BaseError for a file that cannot be read, and for tensors that are missing,
+    of another shape or type, not finite, or of a kind of BERT that computes otherwise.
     """
     pooler = has_pooler(checkpoint)
     shapes = {name: shape for name, shape in _shapes(config).items() if pooler or not name.startswith(POOLER)}
@@ -60,8 +63,10 @@ def read_base_weights(checkpoint: Path, config: Any, device: torch.device, dtype
     for file in weight_files(checkpoint):
         with opened(file) as tensors:
             for key in tensors.keys():  # noqa: SIM118  # it is no mapping
-                if (name := _modern(_plain(key))) in shapes:
+                if (name := modern(_plain(key))) in shapes:
                     weights[name] = tensors.get_tensor(key)
+                elif _is_computed(name, config.num_hidden_layers):
+                    raise BaseError(f"{file}: its weights hold {key!r}, which BERT's encoder does not have")
     _check(checkpoint, weights, shapes)
     return {name: tensor.to(device, dtype, copy=True) for name, tensor in weights.items()}
 
@@ -70,10 +75,17 @@ def _plain(key: str) -> str:
     return key.removeprefix("bert.")
 
 
-def _modern(name: str) -> str:
+def modern(name: str) -> str:
+    """The name that transformers gives a tensor now."""
     for old, new in _OLDER.items():
         name = name.replace(old, new)
     return name
+
+
+def _is_computed(name: str, layers: int) -> bool:
+    """Whether a model would compute with a tensor of this name: not a buffer, nor of a layer that its config cuts."""
+    inside = _INSIDE.match(name)
+    return inside is not None and (inside[1] is None or int(inside[1]) < layers)
 
 
 def _check(checkpoint: Path, weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -83,8 +95,12 @@ def _check(checkpoint: Path, weights: Mapping[str, Tensor], shapes: Mapping[str,
         tensor = weights[name]
         if tensor.shape != shape:
             raise BaseError(f"{checkpoint}: {name!r} is {list(tensor.shape)}, its config.json says {list(shape)}")
-        if not tensor.is_floating_point():
-            raise BaseError(f"{checkpoint}: {name!r} is {tensor.dtype}: convert it to a floating type")
+        if tensor.dtype not in _FLOATS:
+            raise BaseError(
+                f"{checkpoint}: {name!r} is {tensor.dtype}: convert it to a floating type of 16 bits or more"
+            )
+        if not tensor.isfinite().all():
+            raise BaseError(f"{checkpoint}: {name!r} holds NaN or infinite values: download it again")
 
 
 def _shapes(config: Any) -> dict[str, tuple[int, ...]]:

@@ -43,7 +43,7 @@ def _tensors(encoder: Any) -> dict[str, Tensor]:
 
 
 def _are_of(checkpoint: Path, own: dict[str, Tensor]) -> bool:
-    found = {name: (file, key) for name, file, key in names(checkpoint, modern=True) if is_encoder(name)}
+    found = {name: (file, key) for name, file, key in names(checkpoint, renamed=True) if is_encoder(name)}
     return found.keys() == own.keys() and all(_same(own[name], *place) for name, place in found.items())
 
 

@@ -1,7 +1,8 @@
 """Regular expressions that come from strangers, matched within limits.
 
 PEFT matches with Python's `re`; what `regex` alone understands (fuzzy counts, recursion, inline flags) is refused.
-Time: `regex` stops a match when told to. Memory: nested groups cost it memory that grows exponentially with
+Time: a thread's own, so that a busy machine refuses nothing; `regex` stops a match when told to, by the time of the
+whole process. Memory: nested groups cost it memory that grows exponentially with
 their depth, and a group that is to be there n times is copied n times when it is compiled, so length, depth and
 counts are limited before anything is compiled.
 """
@@ -20,16 +21,18 @@ MAX_LENGTH = 2000
 MAX_DEPTH = 6
 MAX_COPIES = 1000
 SECONDS = 0.5
+_MOST = 5.0  # of all threads together, for one match
 _TOKEN = re.compile(r"\\.|\[\^?\]?|[](){]", re.DOTALL)
 _COUNT = re.compile(r"\{(\d*),?\d*\}", re.ASCII)
 _GROUP = re.compile(r"\((?!\?)|\(\?(?:[:=!]|<[=!]|P<[A-Za-z_])")
 
 
 class Patterns:
-    """Matches patterns of one adapter's config; all of them together get half a second."""
+    """Matches patterns of one adapter's config; all of them together get half a second of a core."""
 
     def __init__(self) -> None:
         self._left = SECONDS
+        self._compiled: dict[tuple[str, str], Any] = {}
 
     def match(self, pattern: str, text: str, form: str = "{}") -> Any:
         """A match of `form` with `pattern` in it at the beginning of `text`, or None.
@@ -40,10 +43,9 @@ class Patterns:
             raise AdapterFileError(f"{_FILE} {short(pattern)}: make it shorter and flatter")
         if self._left <= 0:
             raise AdapterFileError("adapter_config.json has patterns that together take too long")
-        started = time.perf_counter()
+        started = time.thread_time()
         try:
-            _check(pattern)
-            return regex.match(form.format(pattern), text, timeout=self._left)
+            return self._compile(pattern, form).match(text, timeout=_MOST)
         except AdapterFileError:
             raise
         except TimeoutError as error:
@@ -51,7 +53,13 @@ class Patterns:
         except Exception as error:  # what `regex` raises is not documented, and nothing of it is our own fault
             raise AdapterFileError(f"{_FILE} {short(pattern)}: {short(str(error))}") from error
         finally:
-            self._left -= time.perf_counter() - started
+            self._left -= time.thread_time() - started
+
+    def _compile(self, pattern: str, form: str) -> Any:
+        if (pattern, form) not in self._compiled:
+            _check(pattern)
+            self._compiled[pattern, form] = regex.compile(form.format(pattern))
+        return self._compiled[pattern, form]
 
 
 def _check(pattern: str) -> None:

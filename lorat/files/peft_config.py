@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from lorat.adapter import Task
 from lorat.config import MAX_ALPHA, scaling
 from lorat.errors import AdapterFileError, UnsupportedAdapterError
 from lorat.files.json_file import short
@@ -27,6 +28,12 @@ _HONOURED = {
     "rank_pattern", "alpha_pattern", "use_rslora", "bias", "modules_to_save", "task_type", "peft_type",
     "init_lora_weights",
 }  # fmt: skip
+TASK_TYPES: dict[str, Task] = {
+    "FEATURE_EXTRACTION": "embedding",
+    "SEQ_CLS": "sequence_classification",
+    "TOKEN_CLS": "token_classification",
+}
+"""PEFT's names of tasks."""
 _INITIALISATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 _SAVED_WHOLE = {"classifier", "score", "pooler"}
 

@@ -12,14 +12,11 @@ from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.adapter_weights import PREFIX
 from lorat.files.facts import FORMAT, MAX_LABELS, check_facts
 from lorat.files.json_file import short
+from lorat.files.peft_config import TASK_TYPES
 from lorat.layers import LoRALinear
 from lorat.targets import MODULES, Site
 
-_TASK_TYPES: dict[Task, str] = {
-    "embedding": "FEATURE_EXTRACTION",
-    "sequence_classification": "SEQ_CLS",
-    "token_classification": "TOKEN_CLS",
-}
+_TASK_TYPES = {task: name for name, task in TASK_TYPES.items()}
 
 
 def tensors(

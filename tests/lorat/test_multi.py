@@ -2,6 +2,7 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,18 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from lorat import MultiLoRAT, Row, Tokens
-from lorat.errors import InputError, InputTooLongError, NoHeadError, NotLoadedError, SlotsFullError
+from lorat.errors import (
+    AdapterFileError,
+    BaseMismatchError,
+    InputError,
+    InputTooLongError,
+    NoHeadError,
+    NotLoadedError,
+    SlotsFullError,
+)
+from lorat.files.adapter_file import read_adapter
 from lorat.layout import lay_out
+from lorat.targets import Site
 from tests.oracle import ALL_LINEAR, make_peft
 
 TEXTS = ["a", "", "  spaced out  ", "What is LoRA?", "word " * 20, "naïve café 日本語 🙂", "long " * 600, "x" * 300]
@@ -209,6 +220,64 @@ def test_rows_that_cannot_be_run_are_named(tiny, tiny_path, tmp_path):
         tiny.forward([Row(Tokens([]))])
     with pytest.raises(InputTooLongError, match="512"):
         tiny.forward([Row(Tokens([101] * 513))])
+    vocabulary = tiny.base.tokenizer.vocabulary
+    for wrong in (-1, vocabulary):
+        with pytest.raises(InputError, match=f"outside the vocabulary of {vocabulary}"):
+            tiny.forward([Row(Tokens([101, 102])), Row(Tokens([101, wrong, 102]))])
+    for types in ([0], [0, 0, 1], [0, 2], [0, -1]):
+        with pytest.raises(InputError, match="types must be as many as its ids"):
+            tiny.forward([Row(Tokens([101, 102], types))])
+    tiny.unload(slot)
+
+
+def test_nothing_is_answered_with_nothing_and_one_text_is_no_list(tiny, tiny_path, tmp_path):
+    slot = tiny.load(make_peft(tiny_path, tmp_path / "a", r=2, task="SEQ_CLS").directory)
+    assert tiny.forward([]) == []
+    assert tiny.embed([]).shape == (0, tiny.embed(["a"]).shape[1])
+    assert tiny.classify([], slot) == []
+    for ask in (tiny.embed, lambda text: tiny.classify(text, slot)):
+        with pytest.raises(InputError, match="give a list of texts"):
+            ask("hello")
+    tiny.unload(slot)
+
+
+def test_an_adapter_object_of_another_base_is_refused(tiny, tiny_path, minilm, minilm_path, tmp_path):
+    ours = read_adapter(make_peft(tiny_path, tmp_path / "a", r=2).directory, tiny.base.shape)
+    wide = read_adapter(make_peft(minilm_path, tmp_path / "b", r=2).directory, minilm.base.shape)
+    deep = replace(ours, lora={Site(7, "query"): ours.lora[Site(0, "query")]})
+    other = replace(ours, base_id="0" * 64)
+    for wrong in (wide, deep, other):
+        for take in (tiny.load, tiny.prepare):
+            with pytest.raises(BaseMismatchError):
+                take(wrong)
+    narrow = MultiLoRAT(tiny.base, slots=1, max_rank=1)
+    with pytest.raises(AdapterFileError, match="rank 2, over the limit of 1"):
+        narrow.load(ours)
+    assert narrow.slots.free == 1
+
+
+def test_a_slot_of_another_model_is_refused(tiny, tiny_path, tmp_path):
+    other = MultiLoRAT(tiny.base, slots=1)
+    slot = other.load(make_peft(tiny_path, tmp_path / "a", r=2).directory)
+    with pytest.raises(NotLoadedError, match="another MultiLoRAT"):
+        tiny.forward(rows(tiny, ["a"], slot))
+
+
+def test_of_many_who_unload_a_slot_one_does(tiny, tiny_path, tmp_path):
+    other = MultiLoRAT(tiny.base, slots=1)
+    directory = make_peft(tiny_path, tmp_path / "a", r=2).directory
+
+    def unload(slot):
+        try:
+            other.unload(slot)
+        except NotLoadedError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(50):
+            assert sum(threads.map(unload, [other.load(directory)] * 4)) == 1
+            assert other.slots.free == 1
 
 
 def test_a_classifier_answers_by_label_and_embeds_with_its_own_lora(minilm, minilm_path, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import BertForSequenceClassification, BertModel
+from transformers import BertForSequenceClassification, BertForTokenClassification, BertModel
 
 from lorat.convert import convert
 from lorat.errors import AdapterFileError, BaseMismatchError, ConfigError, UnsupportedAdapterError
@@ -118,6 +118,34 @@ def test_a_classifier_and_a_trained_pooler_come_along(tiny_path, tmp_path):
     report = convert(path, tmp_path / "pooler", base=tiny_path, alpha=ALPHA)
     assert_same(served(tmp_path / "pooler", tiny_path), expected(model), atol=1e-5)
     assert "pooler.dense.weight" in report.head and report.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+@pytest.mark.parametrize("layer", [Original, Low])
+def test_a_classifier_of_words_is_known_by_the_pooler_that_it_lacks(layer, tiny_path, tmp_path):
+    model = wrap(BertForTokenClassification.from_pretrained(tiny_path, num_labels=3), layer)
+    report = convert(saved(model, tmp_path / "a.pt", ""), tmp_path / "out", base=tiny_path, alpha=ALPHA)
+    assert report.task == "token_classification"
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [BertForTokenClassification, BertForSequenceClassification])
+def test_what_a_classifier_without_its_base_is_for_must_be_told(kind, tiny_path, tmp_path):
+    model = wrap(kind.from_pretrained(tiny_path, num_labels=3), Low)
+    state = {name: t for name, t in model.state_dict().items() if "lora_" in name or name.startswith("classifier")}
+    torch.save(state, tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match=r"what its classifier is for: give task= \(--task\)"):
+        convert(tmp_path / "a.pt", tmp_path / "out", base=tiny_path, alpha=ALPHA)
+    task = "token_classification" if kind is BertForTokenClassification else "sequence_classification"
+    assert convert(tmp_path / "a.pt", tmp_path / "out", base=tiny_path, alpha=ALPHA, task=task).task == task
+    assert_same(served(tmp_path / "out", tiny_path), expected(model), atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["token_classification", "regression"])
+def test_a_task_that_the_source_has_no_head_for_is_refused(task, tiny_path, tmp_path):
+    path = saved(wrap(BertModel.from_pretrained(tiny_path), Low), tmp_path / "a.pt")
+    with pytest.raises(ConfigError, match=f"task='{task}'"):
+        convert(path, tmp_path / "out", base=tiny_path, alpha=ALPHA, task=task)
+    assert not (tmp_path / "out").exists()
 
 
 def test_peft_opens_the_result(tiny_path, tmp_path):

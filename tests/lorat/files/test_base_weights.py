@@ -14,6 +14,7 @@ from lorat.files.base_weights import read_base_weights
 from lorat.fingerprint import base_id
 
 WEIGHTS = "model.safetensors"
+DISTANCES = "encoder.layer.0.attention.self.distance_embedding.weight"
 QUERY = "encoder.layer.0.attention.self.query.weight"
 
 
@@ -84,12 +85,30 @@ def test_an_activation_that_nobody_knows_is_refused(copy):
         (lambda w: {name: t for name, t in w.items() if name != QUERY}, f"lack '{QUERY}' .1 tensors"),
         (lambda w: w | {QUERY: w[QUERY][:-1].clone()}, rf"'{QUERY}' is \[31, 32\], its config.json says \[32, 32\]"),
         (lambda w: w | {QUERY: w[QUERY].to(torch.int8)}, f"'{QUERY}' is torch.int8"),
+        (lambda w: w | {QUERY: w[QUERY].to(torch.float8_e4m3fn)}, f"'{QUERY}' is torch.float8_e4m3fn"),
+        (lambda w: w | {QUERY: w[QUERY] * torch.nan}, f"'{QUERY}' holds NaN"),
+        (lambda w: w | {f"{QUERY}_scale_inv": torch.ones(1)}, f"hold '{QUERY}_scale_inv', which BERT's encoder"),
+        (lambda w: w | {DISTANCES: torch.ones(1)}, f"hold '{DISTANCES}'"),
     ],
 )
 def test_weights_that_do_not_fit_their_config_are_refused(change, says, copy):
     rewrite(copy, change)
     with pytest.raises(BaseError, match=says):
         MultiLoRAT.from_pretrained(copy, device="cpu")
+
+
+def test_other_positions_are_refused(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"position_embedding_type": "relative_key"}))
+    with pytest.raises(BaseError, match="position_embedding_type is 'relative_key'"):
+        MultiLoRAT.from_pretrained(copy, device="cpu")
+
+
+def test_layers_that_the_config_cuts_are_left_out_as_in_transformers(copy):
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    got, expected = hidden(copy, [101, 2000, 3000, 102])
+    assert (got - expected).abs().max() <= 1e-5
 
 
 def test_a_damaged_file_is_refused(copy):
