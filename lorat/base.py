@@ -161,7 +161,7 @@ def _download(repository: str) -> Path:
 
 def _read_config(directory: Path) -> Any:
     try:
-        return AutoConfig.from_pretrained(directory)
+        return AutoConfig.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError, json.JSONDecodeError) as error:
         raise BaseError(f"{directory} has no readable config.json of a transformers model: {error}") from error
 
@@ -169,7 +169,7 @@ def _read_config(directory: Path) -> Any:
 def _load_tokenizer(directory: Path, config: Any) -> tuple[Tokenizer, int]:
     """The tokenizer, and the length that its own files give (as many tokens as there are positions, at most)."""
     try:
-        loaded = AutoTokenizer.from_pretrained(directory)
+        loaded = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise BaseError(f"{directory} has no tokenizer that transformers can load: {error}") from error
     longest = config.max_position_embeddings

@@ -62,5 +62,6 @@ class LoRALinear(nn.Module):
 
 
 def merged_weight(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """W + B A as a new tensor of W's dtype, summed in float32. W (out, in), a (r, in), b (out, r)."""
-    return (weight.float() + b.float() @ a.float()).to(weight.dtype)
+    """W + B A as a new tensor of W's dtype, summed in float32 at least. W (out, in), a (r, in), b (out, r)."""
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    return (weight.to(dtype) + b.to(dtype) @ a.to(dtype)).to(weight.dtype)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lorat import checkpoint
+from lorat.activation_checkpointing import ActivationCheckpointing
 from lorat.adapter import Adapter, Task
 from lorat.config import LoRATConfig, Mode
 from lorat.errors import ConfigError
@@ -21,7 +22,7 @@ from lorat.targets import BaseShape, Site, choose_layers, parse_tune
 from lorat.wrapping import TASKS, encoder_of, owners, parts_to_save
 
 
-class LoRAT(nn.Module):
+class LoRAT(ActivationCheckpointing, nn.Module):
     """Wraps a `BertModel`, `BertForSequenceClassification` or `BertForTokenClassification`.
 
     The chosen linear layers become `LoRALinear`; everything else of the model stays transformers' own, and
@@ -56,7 +57,7 @@ class LoRAT(nn.Module):
         """
         super().__init__()
         encoder = encoder_of(model)
-        count = encoder.config.num_hidden_layers
+        count = _shape(encoder, None).layers
         self.settings = LoRATConfig(
             rank, alpha, parse_tune(tune), choose_layers(layers, count), mode, dropout, use_rslora
         )
@@ -196,29 +197,6 @@ class LoRAT(nn.Module):
         trainable, total = self.trainable_parameters()
         print(f"trainable: {trainable:,} of {total:,} parameters ({trainable / total:.2%})")
 
-    def activation_checkpointing_enable(
-        self, activation_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> None:
-        """As the wrapped model's: activations are computed again in the backward pass, less memory for more time."""
-        if (activation_checkpointing_kwargs or {}).get("use_reentrant"):
-            self.model.enable_input_require_grads()  # the reentrant kind sees a gradient only through its inputs
-        _of_either_name(self.model, "enable")(activation_checkpointing_kwargs, **options)
-
-    def activation_checkpointing_disable(self) -> None:
-        """Keep the activations again."""
-        self.model.disable_input_require_grads()
-        _of_either_name(self.model, "disable")()
-
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: dict[str, Any] | None = None, **options: Any
-    ) -> None:
-        """The older name of `activation_checkpointing_enable`."""
-        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **options)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """The older name of `activation_checkpointing_disable`."""
-        self.activation_checkpointing_disable()
-
     def save(
         self,
         directory: str | Path,
@@ -299,11 +277,6 @@ class LoRAT(nn.Module):
 
 def _shape(encoder: Any, origin: str | None) -> BaseShape:
     return BaseShape.of(encoder.config, has_pooler=brings_pooler(encoder, origin), base_id=model_id(encoder, origin))
-
-
-def _of_either_name(model: Any, what: str) -> Any:
-    """transformers' method that switches checkpointing of activations, which it renamed."""
-    return getattr(model, f"activation_checkpointing_{what}", None) or getattr(model, f"gradient_checkpointing_{what}")
 
 
 def _values(module: nn.Module) -> dict[str, Tensor]:

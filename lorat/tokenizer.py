@@ -140,6 +140,8 @@ class Tokenizer:
             raise InputTooLongError(
                 f"input {position} has {length} tokens, the limit is {limit}: shorten it or set truncate=true"
             )
+        if limit < special:
+            raise InputError(f"max_length={limit}: special tokens alone are {special}, allow more")
         before = len(parts[0])
         for part, size in zip(parts, _longest_first([len(part) for part in parts], limit - special), strict=True):
             part.truncate(size, direction=direction)

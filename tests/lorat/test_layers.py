@@ -70,3 +70,8 @@ def test_merging_sums_in_float32():
     weight = torch.full((1, 1), 1.0, dtype=torch.bfloat16)
     a, b = torch.full((2, 1), 0.0625, dtype=torch.bfloat16), torch.full((1, 2), 0.0625, dtype=torch.bfloat16)
     assert merged_weight(weight, a, b).item() == pytest.approx(1 + 2 * 0.0625**2, abs=1e-6)
+
+
+def test_merging_keeps_float64():
+    w, a, b = (torch.randn(shape, dtype=torch.float64) for shape in ((6, 4), (2, 4), (6, 2)))
+    assert torch.equal(merged_weight(w, a, b), w + b @ a)

@@ -82,3 +82,10 @@ def test_lengths_are_before_anything_is_cut(given_texts, lower):
     expected = [len(ORACLE(text.lower() if lower else text)["input_ids"]) for text in given_texts]
     assert OURS.lengths(given_texts, lower) == expected
     assert OURS.lengths(["word " * 600]) == [602]
+
+
+@pytest.mark.parametrize(("text", "room"), [("a text", 1), (("a text", "and one"), 2)])
+def test_no_room_for_the_special_tokens_is_an_error(text, room):
+    with pytest.raises(InputError, match=f"max_length={room}: special tokens alone are {room + 1}"):
+        OURS.encode([text], max_length=room)
+    assert len(OURS.encode([text], max_length=room + 1)[0]) == room + 1

@@ -93,6 +93,11 @@ def load_shape(directory):
     return BaseShape.of(config, has_pooler=has_pooler(directory), base_id=base_id(directory))
 
 
+def test_a_decoder_is_refused(tiny_path):
+    with pytest.raises(BaseError, match="LoRAT wraps BERT encoders"):
+        LoRAT(BertModel.from_pretrained(tiny_path, is_decoder=True))
+
+
 def test_an_embedding_has_no_pooler_to_save(tiny_path):
     with pytest.raises(ConfigError, match="'pooler', and a BertModel uses none"):
         LoRAT(BertModel.from_pretrained(tiny_path), modules_to_save=("pooler",))
