@@ -78,9 +78,9 @@ class AdapterLog:
     def _keep_snapshot(self) -> None:
         """Have the next start read less, unless another process saw to it. That it fails harms nothing."""
         try:
-            self._snapshot = self.store.last_snapshot()
+            self._snapshot = self.store.snapshots.last_sequence()
             if self._sequence - self._snapshot >= SNAPSHOT_EVERY:
-                self.store.put_snapshot(self._sequence, self.catalog.state())
+                self.store.snapshots.put(self._sequence, self.catalog.state())
         except StoreError as error:
             logger.warning("no snapshot was kept: %s", error)
         self._snapshot = self._sequence
@@ -95,7 +95,7 @@ class AdapterLog:
 
 
 def _start(store: Store) -> tuple[int, Catalog]:
-    snapshot = store.snapshot()
+    snapshot = store.snapshots.newest()
     return (snapshot[0], Catalog.restore(snapshot[1])) if snapshot else (0, Catalog())
 
 

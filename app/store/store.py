@@ -3,15 +3,13 @@
     content/<digest>.zip         one adapter's kept files: stored, sorted, the same bytes on every machine;
                                  <digest>.1.zip when it was collected once and uploaded again, and so on (gc.py)
     log/<sequence>.json          one change each, from 1 on, twelve digits, created exclusively and never written again
-    snapshot/<sequence>-<sha256 of the file>.json
-                                 what the log came to at a sequence, so that a start need not read all of it
+    snapshot/…                   what the log came to at a sequence, so that a start need not read all of it
+                                 (snapshots.py)
 
 Creating the next log entry exclusively is the only lock: whoever creates it was first, and everyone else reads it and
-decides again. A local directory and S3 both have that operation. Only the log counts: a snapshot that is damaged, or
-further than the log, is passed over.
+decides again. A local directory and S3 both have that operation.
 """
 
-import hashlib
 import json
 import re
 import struct
@@ -30,13 +28,13 @@ from app.errors import StoreError
 from app.store.catalog import DIGEST
 from app.store.content import digest_of, extract, pack
 from app.store.objects import THREADS, Objects, naming
+from app.store.snapshots import Snapshots
 
 __all__ = ["SequenceTakenError", "Store", "digest_of", "pack"]
 
 FORMAT = 1
 _CONTENT = re.compile(r"content/([0-9a-f]{64})(?:\.([1-9][0-9]*))?\.zip")
 _LOG = re.compile(r"log/(\d{12})\.json")
-_SNAPSHOT = re.compile(r"snapshot/(\d{12})-([0-9a-f]{64})\.json")
 _DAMAGE = (zipfile.BadZipFile, struct.error, EOFError, LookupError, OverflowError, RuntimeError, ValueError)
 
 
@@ -64,6 +62,7 @@ class Store:
     def __init__(self, objects: Objects, location: str) -> None:
         self._objects = objects
         self.location = location
+        self.snapshots = Snapshots(objects, location, lambda sequence: objects.get(_log_key(sequence)))
         self.generation_of: Callable[[str], int] = lambda digest: 0  # the AdapterLog that reads the log replaces it
 
     @classmethod
@@ -188,36 +187,6 @@ class Store:
                 f"log entry {sequence} of {self.location} is not in format {FORMAT}: a newer LoRAT wrote it"
             )
         return sequence, entry
-
-    def snapshot(self) -> tuple[int, dict[str, Any]] | None:
-        """The newest snapshot that can be trusted: its sequence, and what was written; None where there is none."""
-        with naming(f"read the snapshots of {self.location}"):
-            for key, sequence, sha256 in reversed(self._snapshots()):
-                payload = self._objects.get(key) or b""
-                if hashlib.sha256(payload).hexdigest() != sha256 or self._objects.size(_log_key(sequence)) is None:
-                    continue
-                written = json.loads(payload)
-                if written["format"] == FORMAT:
-                    return sequence, written["state"]
-        return None
-
-    def put_snapshot(self, sequence: int, state: Mapping[str, Any]) -> None:
-        """Keep what the log came to at a sequence, and delete all older snapshots but one. Raises `StoreError`."""
-        payload = json.dumps({"format": FORMAT, "state": state}, allow_nan=False, separators=(",", ":")).encode()
-        with naming(f"write a snapshot to {self.location}"):
-            key = f"snapshot/{sequence:012d}-{hashlib.sha256(payload).hexdigest()}.json"
-            self._objects.put(key, payload)
-            self._objects.delete(key for key, *_ in self._snapshots()[:-2])
-
-    def last_snapshot(self) -> int:
-        """The sequence of the newest snapshot; 0 where there is none. Raises `StoreError`."""
-        with naming(f"list the snapshots of {self.location}"):
-            return max((sequence for _, sequence, _ in self._snapshots()), default=0)
-
-    def _snapshots(self) -> list[tuple[str, int, str]]:
-        """Key, sequence and hash of each, the oldest first."""
-        found = (_SNAPSHOT.fullmatch(each["path"]) for each in self._objects.list("snapshot"))
-        return sorted((match[0], int(match[1]), match[2]) for match in found if match)
 
     def _content_key(self, digest: str) -> str:
         return _content_key(digest, self.generation_of(digest))

@@ -1,6 +1,7 @@
 """Snapshots: a start reads the newest that can be trusted, and the log from there."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 import app.store.adapter_log
 from app.store.adapter_log import AdapterLog
 from app.store.catalog import Catalog
+from app.store.snapshots import Snapshots
 from app.store.store import Store
 from tests.app.stores import NOW, upload
 
@@ -48,7 +50,7 @@ def test_a_start_reads_only_what_came_after_the_snapshot(location: str, monkeypa
     log = AdapterLog(fresh)
     assert read == [EVERY + 1, EVERY + 2, EVERY + 3]
     assert log.sequence == EVERY + 3
-    monkeypatch.setattr(Store, "snapshot", lambda store: None)
+    monkeypatch.setattr(Snapshots, "newest", lambda snapshots: None)
     assert log.catalog.state() == AdapterLog(Store.open(location)).catalog.state()
 
 
@@ -59,8 +61,8 @@ def test_one_process_of_several_keeps_the_snapshot(shared_location: str) -> None
         fill(store, (turn - 1) * EVERY, EVERY)
         for log in logs:
             log.refresh()
-        assert store.last_snapshot() == turn * EVERY
-    assert [sequence for _, sequence, _ in store._snapshots()] == [2 * EVERY, 3 * EVERY]
+        assert store.snapshots.last_sequence() == turn * EVERY
+    assert [found.sequence for found in store.snapshots._all()] == [2 * EVERY, 3 * EVERY]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "ahead of the log", "newer format"])
@@ -78,14 +80,50 @@ def test_a_snapshot_that_cannot_be_trusted_is_passed_over(damage: str, tmp_path:
         newest.unlink()
         state = Catalog().state()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("app.store.store.FORMAT", 2)
-            store.put_snapshot(2 * EVERY, state)
+            patch.setattr("app.store.snapshots.FORMAT", 2)
+            store.snapshots.put(2 * EVERY, state)
     else:
         damaged = {"flip": payload.replace(b"n3", b"n9", 1), "cut": payload[:99], "empty": b""}
         newest.write_bytes(damaged[damage])
     log = AdapterLog(Store.open(str(tmp_path)))
     assert log.sequence == 2 * EVERY
     assert [version.name for version in log.catalog.list()] == [f"n{i}" for i in range(7)]
+
+
+def copy(source: Path, target: Path, *folders: str) -> None:
+    for folder in folders:
+        shutil.copytree(source / folder, target / folder)
+
+
+def test_a_snapshot_of_another_history_is_not_trusted(tmp_path: Path) -> None:
+    """A copy made file by file may have a snapshot that is ahead of its log, and the log goes on otherwise."""
+    live, restored = tmp_path / "live", tmp_path / "restored"
+    store = Store.open(str(live))
+    fill(store, 0, EVERY - 1)
+    copy(live, restored, "log")
+    fill(store, EVERY - 1, 1)
+    AdapterLog(store)
+    copy(live, restored, "snapshot")
+    AdapterLog(Store.open(str(restored))).commit(lambda catalog: upload("mine"))
+    log = AdapterLog(Store.open(str(restored)))
+    assert log.sequence == EVERY
+    assert log.catalog.find("mine") is not None
+    assert log.store.snapshots.last_sequence() == EVERY  # one of its own took the other's place
+    assert AdapterLog(Store.open(str(restored))).catalog.state() == log.catalog.state()
+    assert len(list((restored / "snapshot").iterdir())) == 1
+
+
+def test_a_snapshot_that_says_nothing_of_its_log_is_replaced(tmp_path: Path) -> None:
+    """The first ones did not."""
+    store = Store.open(str(tmp_path))
+    fill(store, 0, EVERY)
+    AdapterLog(store)
+    (path,) = (tmp_path / "snapshot").iterdir()
+    sequence, _, sha256 = path.name.split("-")
+    path.rename(path.with_name(f"{sequence}-{sha256}"))
+    assert store.snapshots.newest() is None
+    assert AdapterLog(Store.open(str(tmp_path))).sequence == EVERY
+    assert [each.name for each in (tmp_path / "snapshot").iterdir()] == [path.name]
 
 
 def test_a_snapshot_that_cannot_be_written_stops_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
