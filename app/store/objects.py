@@ -36,6 +36,10 @@ _RETRY: "RetryConfig" = {
     "backoff": {"init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=1), "base": 2},
 }
 _CONNECT, _READ, _WHOLE = timedelta(seconds=2), timedelta(seconds=5), timedelta(seconds=300)
+# The time to read an answer runs while the body is sent, too, and parts that are sent at once share the uplink.
+_SENT, _PARTS = timedelta(seconds=120), 2
+_FAULT = re.compile(r"kind: (Timeout|Connect)\b")
+_FAULTS = {"Timeout": "it took too long", "Connect": "no connection"}
 
 
 class Objects:
@@ -44,9 +48,10 @@ class Objects:
     What the server or the disk says against it is raised as it comes; `naming` makes it a `StoreError`.
     """
 
-    def __init__(self, objects: ObjectStore, root: Path | None = None) -> None:
-        """`root`: of a local directory; None elsewhere."""
+    def __init__(self, objects: ObjectStore, root: Path | None = None, sender: ObjectStore | None = None) -> None:
+        """`root`: of a local directory; None elsewhere. `sender`: for what takes long to send."""
         self._objects = objects
+        self._sender = sender or objects
         self._root = root
 
     @classmethod
@@ -57,7 +62,7 @@ class Objects:
         """
         root = _local_root(location)
         if root is None:
-            objects = cls(from_url(location, retry_config=_RETRY, client_options=_client_options()))
+            objects = cls(_remote(location, _READ), sender=_remote(location, _SENT))
         else:
             for folder in (root, *(root / folder for folder in folders)):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ class Objects:
 
     def put(self, key: str, content: bytes | Path) -> None:
         """Write an object whole, over what is there. It counts once it is synced."""
-        obstore.put(self._objects, key, content)
+        obstore.put(self._sender, key, content, max_concurrency=_PARTS)
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object where there is none; False where there is one. It counts once it is synced."""
@@ -140,13 +145,26 @@ def naming(what: str) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError) as error:
-        raise StoreError(f"cannot {what}: {str(error).splitlines()[0] if str(error) else error!r}") from error
+        raise StoreError(f"cannot {what}: {_explain(error)}") from error
 
 
-def _client_options() -> "ClientConfig":
+def _explain(error: Exception) -> str:
+    """The first line of what obstore says, and why a server did not answer: it says that only further down."""
+    first, _, further = (str(error) or repr(error)).partition("\n")
+    fault = _FAULT.search(further)
+    return f"{first} ({_FAULTS[fault[1]]})" if fault else first
+
+
+def _remote(location: str, read_timeout: timedelta) -> ObjectStore:
     """Options of our own make obstore forget what the environment says of plain http, so it is said again."""
     plain = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true")
-    return {"connect_timeout": _CONNECT, "read_timeout": _READ, "timeout": _WHOLE, "allow_http": plain}
+    options: ClientConfig = {
+        "connect_timeout": _CONNECT,
+        "read_timeout": read_timeout,
+        "timeout": _WHOLE,
+        "allow_http": plain,
+    }
+    return from_url(location, retry_config=_RETRY, client_options=options)
 
 
 def _local_root(location: str) -> Path | None:

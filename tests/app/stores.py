@@ -29,6 +29,7 @@ class FakeS3(BaseHTTPRequestHandler):
 
     conditional = True
     silent = False  # whether it takes requests and never answers
+    takes = 0.0  # seconds until it answers a PUT of a content, as where the way there is slow
     deletes = True  # whether it may be asked to delete
     lose_answer_to = "nothing"  # a part of the key whose first PUT succeeds and is answered 500
     protocol_version = "HTTP/1.1"
@@ -59,6 +60,8 @@ class FakeS3(BaseHTTPRequestHandler):
             taken = self._key() in self.objects and self.headers["If-None-Match"] == "*" and self.conditional
             if not taken:
                 self.objects[self._key()] = body
+        if "content/" in self._key():
+            time.sleep(self.takes)
         lost = self.lose_answer_to in self._key()
         if lost:
             type(self).lose_answer_to = "nothing"

@@ -5,6 +5,7 @@ import os
 import tempfile
 import time
 import zipfile
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,21 @@ def test_a_content_that_is_sent_in_parts_is_kept_whole(location: str, tmp_path: 
     digest, archive = packed(tmp_path, files)
     Store.open(location).put_content(digest, archive)
     assert read_back(Store.open(location).get_content(digest, tmp_path / "out")) == files
+
+
+def test_a_content_has_more_time_than_an_answer(
+    s3: type[FakeS3], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sending one takes as long as the uplink does, and the time to wait for an answer runs meanwhile."""
+    monkeypatch.setattr("app.store.objects._READ", timedelta(seconds=0.2))
+    digest, archive = packed(tmp_path)
+    s3.takes = 0.6
+    store = Store.open("s3://bucket/prefix")
+    store.put_content(digest, archive)
+    assert read_back(store.get_content(digest, tmp_path / "out")) == FILES
+    monkeypatch.setattr("app.store.objects._SENT", timedelta(seconds=0.1))
+    with pytest.raises(StoreError, match=r"cannot write the content .*\(it took too long\)"):
+        Store.open("s3://bucket/prefix").put_content(*packed(tmp_path / "other", {"adapter_config.json": b"[]"}))
 
 
 def test_a_missing_content_is_named(location: str, tmp_path: Path) -> None:
