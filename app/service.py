@@ -182,7 +182,9 @@ class Service:
         if name in self.unloaded:
             raise UnknownAdapterError(f"adapter {name!r} was unloaded here: load or upload it, or ask another server")
         found = self.registry.catalog.find(reference)
-        return found if found else await asyncio.to_thread(self.registry.resolve, reference)
+        if found is None:  # however many ask, and however long the store takes, no thread waits with them
+            await asyncio.wrap_future(self.registry.log.look())
+        return found or self.registry.catalog.resolve(reference)
 
     async def _choose(self, reference: str | None, asked: Asked) -> Chosen:
         """What a reference means now, with its content at hand. Raises NoHeadError for one of another task."""

@@ -147,14 +147,15 @@ class Changes:
     ) -> tuple[Version, bool]:
         """The version now in the log, and whether it was made here: the append decides between racing ones."""
         decided: Version | None = None
+        kept = self._put(name, digest, conditions, content) if content else 0
 
         def decide(catalog: Catalog) -> dict[str, Any] | None:
-            nonlocal decided
+            nonlocal decided, kept
             if old:
                 catalog.resolve(old.reference)  # once it is deleted, its content may be collected
             write = conditions.would_write(catalog, name, digest)
-            if content:
-                self._log.store.put_content(digest, content)  # also when there is nothing new: it mends a damaged one
+            if content and catalog.generation(digest) != kept:  # it was collected since
+                kept = self._log.store.put_content(digest, content)
             if not write:
                 decided = catalog.newest(name)
                 return None
@@ -164,6 +165,15 @@ class Changes:
         new = self._log.commit(decide) is not None
         assert decided is not None
         return decided, new
+
+    def _put(self, name: str, digest: str, conditions: Conditions, content: Path) -> int:
+        """Keep an upload's content before the commit, which others wait for; its generation.
+
+        Also when there is nothing new: it mends a damaged one. Who is refused leaves nothing.
+        """
+        self._log.refresh()
+        conditions.would_write(self._log.catalog, name, digest)
+        return self._log.store.put_content(digest, content)
 
     def configure(self, name: str, changes: Mapping[str, Any], if_match: str | None = None) -> Version:
         """Set some settings of a name; its newest version.

@@ -3,9 +3,11 @@
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
+from app.daemons import Shared
 from app.errors import StoreError
 from app.store.catalog import Catalog
 from app.store.store import SequenceTakenError, Store
@@ -28,7 +30,8 @@ class AdapterLog:
         self._sequence, self.catalog = _start(store)
         self._snapshot = self._sequence
         store.generation_of = self.catalog.generation
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # over applying, and over a commit from its decision on
+        self._looks = Shared(self._look, "log")
         self.refresh()
 
     @property
@@ -37,23 +40,24 @@ class AdapterLog:
         return self._sequence
 
     def refresh(self) -> int:
-        """Apply what other processes appended; how many entries that was. Errors: `StoreError`."""
-        with self._lock:
-            applied = self._refresh()
-            if self._sequence - self._snapshot >= SNAPSHOT_EVERY:
-                self._keep_snapshot()
-            return applied
+        """Apply what other processes appended until now; how many entries that was. Errors: `StoreError`."""
+        return self.look().result()
+
+    def look(self) -> "Future[int]":
+        """As `refresh`, for who does not want to wait in a thread. Whoever asks meanwhile shares one look."""
+        return self._looks.ask()
 
     def commit(self, decide: Decide) -> Mapping[str, Any] | None:
         """Append what `decide` makes of the newest catalog; return it, or None when it asked for nothing.
 
         `decide` is called again whenever another process was first, so what it does must bear repeating (putting the
-        content does); it must not call back into this object. What it raises ends the commit with nothing appended.
-        When this returns an entry, the entry is durable and applied. Errors: its own, and `StoreError`.
+        content does); it must not call back into this object, and others wait while it runs. What it raises ends the
+        commit with nothing appended. When this returns an entry, the entry is durable and applied. Errors: its own,
+        and `StoreError`.
         """
+        self.refresh()
         with self._lock:
             while True:
-                self._refresh()
                 entry = decide(self.catalog)
                 if entry is None:
                     return None
@@ -68,26 +72,37 @@ class AdapterLog:
                 self._sequence = sequence  # last: who sees it may count on the catalog
                 return entry
 
-    def _refresh(self) -> int:
-        entries = self.store.read(self._sequence)
-        for sequence, entry in entries:
+    def _look(self) -> int:
+        entries = self.store.read(self._sequence)  # not under the lock: nobody waits for the store with us
+        with self._lock:
+            applied = self._apply(entries)
+        if self._sequence - self._snapshot >= SNAPSHOT_EVERY:
+            self._keep_snapshot()
+        return applied
+
+    def _apply(self, entries: Sequence[tuple[int, Mapping[str, Any]]]) -> int:
+        """Apply what follows; a commit may have applied some since they were read. How many that was."""
+        new = [(sequence, entry) for sequence, entry in entries if sequence > self._sequence]
+        for sequence, entry in new:
             self.catalog.apply(entry)
             self._sequence = sequence
-        return len(entries)
+        return len(new)
 
     def _keep_snapshot(self) -> None:
         """Have the next start read less, unless another process saw to it. That it fails harms nothing."""
         try:
             self._snapshot = self.store.snapshots.last_sequence()
-            if self._sequence - self._snapshot >= SNAPSHOT_EVERY:
-                self.store.snapshots.put(self._sequence, self.catalog.state())
+            with self._lock:
+                sequence, state = self._sequence, self.catalog.state()
+            if sequence - self._snapshot >= SNAPSHOT_EVERY:
+                self.store.snapshots.put(sequence, state)
         except StoreError as error:
             logger.warning("no snapshot was kept: %s", error)
         self._snapshot = self._sequence
 
     def _follow(self) -> None:
         """Read what took our sequence. A store that shows nothing there would have us try for ever."""
-        if self._refresh() == 0:
+        if self._apply(self.store.read(self._sequence)) == 0:
             raise StoreError(
                 f"log entry {self._sequence + 1} of {self.store.location} can neither be created nor read: "
                 "the store does not show its own writes"

@@ -87,16 +87,16 @@ class Catalog:
         return catalog
 
     def state(self) -> dict[str, Any]:
-        """Everything the applied entries came to, as JSON takes it: for `restore`."""
+        """Everything the applied entries came to until now, as JSON takes it: for `restore`."""
         return {
             "versions": {
                 name: [[v.version, v.digest, v.created, dict(v.record)] for v in versions]
                 for name, versions in self._versions.items()
             },
-            "highest": self._highest,
+            "highest": {**self._highest},
             "settings": {name: dict(settings) for name, settings in self._settings.items()},
-            "generations": self._generations,
-            "ended": self._ended,
+            "generations": {**self._generations},
+            "ended": {**self._ended},
         }
 
     @staticmethod

@@ -6,7 +6,7 @@ the log does. A collection first appends a "collect" entry for what it found, an
 names. The entry raises the content's generation in every catalog, and the generation is part of the object's key:
 
 - An upload that decided before the entry cannot append behind it without reading it, for both need the same sequence.
-  It decides again, and puts its content under the new generation's key.
+  It decides again, finds another generation than it put its content for, and puts it under the new one's key.
 - The collection deletes keys of older generations only, however late it comes to it, and no catalog points there.
 - What a version means when the entry is appended is not in the entry, for the decision is taken with the newest log.
 

@@ -75,20 +75,23 @@ class Store:
         with naming(f"open the store {location}"):
             return cls(Objects.open(location, ("content", "log", "snapshot")), location)
 
-    def put_content(self, digest: str, path: Path) -> None:
+    def put_content(self, digest: str, path: Path) -> int:
         """Keep a packed adapter under its digest, durably; one that is there already, byte for byte, is left alone.
 
-        To be called by what decides on an upload, inside `AdapterLog.commit`: see app/store/gc.py.
+        The digest's generation that it was kept for: an upload whose digest has another one when `AdapterLog.commit`
+        asks for its decision must put the content again. See app/store/gc.py.
 
         Raises `StoreError` when it cannot be written.
         """
-        key = self._content_key(digest)
+        generation = self.generation_of(digest)
+        key = _content_key(digest, generation)
         with naming(f"write the content {digest} to {self.location}"):
             if not self._is_same(key, path):
                 self._objects.put(key, path)
-            with suppress(FileNotFoundError):  # just collected: the commit finds that out, and decides again
+            with suppress(FileNotFoundError):  # just collected: the commit finds that out
                 # Also when it was there: who wrote it may not have synced it yet, and we are about to promise it.
                 self._objects.sync(key)
+        return generation
 
     def _is_same(self, key: str, path: Path) -> bool:
         if self._objects.size(key) != path.stat().st_size:

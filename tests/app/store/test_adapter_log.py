@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,52 @@ def test_a_store_that_hides_its_writes_ends_the_commit(s3: type[FakeS3]) -> None
     log.store.read = lambda after: []  # type: ignore[method-assign]
     with pytest.raises(StoreError, match="neither be created nor read"):
         log.commit(lambda catalog: upload("x"))
+
+
+def test_those_who_wait_for_a_silent_store_share_one_look(s3: type[FakeS3]) -> None:
+    """One after another, the last of them would wait for all of the time-outs."""
+    log, asked = AdapterLog(Store.open("s3://bucket/prefix")), list[int]()
+
+    def silent(after: int) -> list[tuple[int, dict[str, object]]]:
+        asked.append(after)
+        assert everyone.wait(30)
+        raise StoreError("no answer")
+
+    everyone = threading.Event()
+    log.store.read = silent  # type: ignore[method-assign]
+    looks = [log.look() for _ in range(20)]
+    everyone.set()
+    for look in looks:
+        with pytest.raises(StoreError, match="no answer"):
+            look.result(30)
+    assert len(asked) <= 2
+
+
+def test_a_look_that_waits_for_the_store_holds_up_no_commit(tmp_path: Path) -> None:
+    log = AdapterLog(Store.open(str(tmp_path)))
+    read, reading, go = log.store.read, threading.Event(), threading.Event()
+
+    def slow(after: int) -> list[tuple[int, dict[str, object]]]:
+        found = read(after)
+        reading.set()
+        assert go.wait(30)
+        return found
+
+    def decide(catalog: Catalog) -> dict[str, object]:
+        log.store.read = slow  # type: ignore[method-assign]
+        look.append(log.look())
+        assert reading.wait(30)
+        return upload("x")
+
+    look: list[Future[int]] = []
+    log.commit(decide)
+    assert log.sequence == 1
+    AdapterLog(Store.open(str(tmp_path))).commit(lambda catalog: upload("y"))
+    go.set()
+    look[0].result(30)
+    log.store.read = read  # type: ignore[method-assign]
+    assert log.refresh() in (0, 1)
+    assert [version.name for version in log.catalog.list()] == ["x", "y"]
 
 
 COMMITS = """
