@@ -46,7 +46,9 @@ class Settings(BaseSettings):
     max_rank: Count = Field(256, description="largest rank of an adapter")
     host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")
     follow_seconds: Positive = Field(0.5, description="how often to look for what other processes changed in the store")
-    keep_versions: Count | None = Field(None, description="newest versions of a name that an upload leaves")
+    keep_versions: Count | None = Field(
+        None, description="newest versions of a name that an upload or a rollback leaves"
+    )
     merge: Literal["auto", "never"] = Field("auto", description="auto: on a CPU, adapters with much traffic are merged")
     merge_bytes: Annotated[int, Field(ge=0)] = Field(
         256 * MEBIBYTE, description="memory for merged weights; merge=always may exceed it"

@@ -77,7 +77,7 @@ class Changes:
     def __init__(
         self, registry: Registry, limits: UploadLimits, keep_versions: int | None = None, served_name: str | None = None
     ) -> None:
-        """keep_versions: how many newest versions of a name an upload leaves; None leaves all.
+        """keep_versions: how many newest versions of a name an upload or a rollback leaves; None leaves all.
 
         served_name: what the base is called, so no adapter may be.
         """
@@ -118,7 +118,7 @@ class Changes:
         return Uploaded(version, version.record, new, files.ignored)
 
     def _end_old_versions(self, name: str) -> None:
-        """Retention. The upload stands whatever becomes of it: what is left over ends with the next one."""
+        """Retention. The new version stands whatever becomes of it: what is left over ends with the next one."""
         if self._keep_versions is None:
             return
         try:
@@ -134,7 +134,9 @@ class Changes:
         check_name(name)
         version = self._registry.bind(f"{name}@{number}").version
         conditions = Conditions(if_match, replace=True)
-        return self._commit(name, version.digest, version.record, conditions, old=version)
+        done = self._commit(name, version.digest, version.record, conditions, old=version)
+        self._end_old_versions(name)
+        return done
 
     def _commit(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 from app.daemons import Shared
 from app.errors import StoreError
 from app.store.catalog import Catalog
+from app.store.entries import check_entry
 from app.store.store import SequenceTakenError, Store
 
 logger = logging.getLogger("lorat")
@@ -62,7 +63,7 @@ class AdapterLog:
                 if entry is None:
                     return None
                 entry = _plain(entry)
-                self.catalog.check(entry)
+                check_entry(entry)
                 try:
                     sequence = self.store.append(self._sequence, entry)
                 except SequenceTakenError:

@@ -1,9 +1,9 @@
 """The adapters there are: a pure fold over the store's log.
 
-The log is a list of entries with an `"op"`: "upload", "delete", "settings" or "collect"; a `Catalog` is what they add
-up to. A rollback is an upload whose digest and record are an older version's. Version numbers are not written
-anywhere: an upload's number is one more than the highest that was ever given under its name, so every reader of the
-same log derives the same numbers, and a delete never frees one.
+The log is a list of entries (entries.py) with an `"op"`: "upload", "delete", "settings" or "collect"; a `Catalog` is
+what they add up to. A rollback is an upload whose digest and record are an older version's. Version numbers are not
+written anywhere: an upload's number is one more than the highest that was ever given under its name, so every reader of
+the same log derives the same numbers, and a delete never frees one.
 
 One thread may apply entries while others read: each name's versions are one immutable tuple that is replaced whole.
 """
@@ -13,20 +13,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from types import MappingProxyType
 from typing import Any
 
-from app.errors import InvalidRequestError, StoreError, UnknownAdapterError
+from app.errors import InvalidRequestError, UnknownAdapterError
+from app.store.entries import DEFAULT_SETTINGS, check_entry
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-DIGEST = re.compile(r"[0-9a-f]{64}")
 RESERVED = frozenset({"base"})
 
-DEFAULT_SETTINGS: Mapping[str, Any] = MappingProxyType({"pinned": False, "merge": "auto"})
-MERGES = frozenset({"auto", "always", "never"})
-
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-_NEWER = "a newer LoRAT may have written it: use that version here, too"
 
 
 def check_name(name: str) -> str:
@@ -78,8 +73,11 @@ class Catalog:
     def restore(cls, state: Mapping[str, Any]) -> "Catalog":
         """The catalog whose `state` this was."""
         catalog = cls()
+        records = state["records"]
         for name, versions in state["versions"].items():
-            catalog._versions[name] = tuple(Version(name, *fields) for fields in versions)
+            catalog._versions[name] = tuple(
+                Version(name, number, digest, created, records[index]) for number, digest, created, index in versions
+            )
         catalog._highest = {**state["highest"]}
         catalog._settings = {**state["settings"]}
         catalog._generations = {**state["generations"]}
@@ -88,32 +86,30 @@ class Catalog:
 
     def state(self) -> dict[str, Any]:
         """Everything the applied entries came to until now, as JSON takes it: for `restore`."""
+        places: dict[int, int] = {}
+        records: list[Mapping[str, Any]] = []
+
+        def place(record: Mapping[str, Any]) -> int:
+            if places.setdefault(id(record), len(records)) == len(records):
+                records.append(record)
+            return places[id(record)]
+
+        versions = {
+            name: [[v.version, v.digest, v.created, place(v.record)] for v in versions]
+            for name, versions in self._versions.items()
+        }
         return {
-            "versions": {
-                name: [[v.version, v.digest, v.created, dict(v.record)] for v in versions]
-                for name, versions in self._versions.items()
-            },
+            "versions": versions,
+            "records": records,
             "highest": {**self._highest},
             "settings": {name: dict(settings) for name, settings in self._settings.items()},
             "generations": {**self._generations},
             "ended": {**self._ended},
         }
 
-    @staticmethod
-    def check(entry: Mapping[str, Any]) -> None:
-        """Raise `StoreError` for an entry that `apply` would not understand, without applying it."""
-        op = entry.get("op")
-        check = _CHECKS.get(op) if isinstance(op, str) else None
-        if check is None:
-            raise StoreError(f"the store's log has an entry of the unknown kind {op!r}: {_NEWER}")
-        named = isinstance(entry.get("name"), str) or op == "collect"
-        if not named or not isinstance(entry.get("created"), str):
-            raise StoreError(f"a log entry ({op}) has no name or no time: the store is damaged")
-        check(entry)
-
     def apply(self, entry: Mapping[str, Any]) -> None:
         """Apply one log entry. An entry that is not understood raises `StoreError` and changes nothing."""
-        self.check(entry)
+        check_entry(entry)
         if entry["op"] == "upload":
             self._upload(entry)
         elif entry["op"] == "delete":
@@ -126,9 +122,10 @@ class Catalog:
     def _upload(self, entry: Mapping[str, Any]) -> None:
         name = entry["name"]
         number = self.next_version(name)
-        new = Version(name, number, entry["digest"], entry["created"], entry["record"])
+        before = self._versions.get(name, ())
+        record = _shared(entry["digest"], entry["record"], before)
         self._highest[name] = number
-        self._versions[name] = (new, *self._versions.get(name, ()))
+        self._versions[name] = (Version(name, number, entry["digest"], entry["created"], record), *before)
 
     def _delete(self, name: str, number: int | None, when: str) -> None:
         before = self._versions.get(name, ())
@@ -219,33 +216,7 @@ class Catalog:
         return [versions[name][0] for name in names]
 
 
-def _check_upload(entry: Mapping[str, Any]) -> None:
-    digest = entry.get("digest")
-    if not isinstance(digest, str) or DIGEST.fullmatch(digest) is None:
-        raise StoreError(f"a log entry (upload of {entry['name']!r}) has no digest: the store is damaged")
-    if not isinstance(entry.get("record"), Mapping):
-        raise StoreError(f"a log entry (upload of {entry['name']!r}) has no record: the store is damaged")
-
-
-def _check_delete(entry: Mapping[str, Any]) -> None:
-    # A missing version must not read as "every version".
-    if "version" not in entry or type(entry["version"]) not in (int, type(None)):
-        raise StoreError(f"a log entry (delete of {entry['name']!r}) does not say which version: the store is damaged")
-
-
-def _check_settings(entry: Mapping[str, Any]) -> None:
-    settings = entry.get("settings")
-    if not isinstance(settings, Mapping):
-        raise StoreError(f"a log entry (settings of {entry['name']!r}) has no settings: the store is damaged")
-    known = type(settings.get("pinned", False)) is bool and settings.get("merge", "auto") in MERGES
-    if not known or not settings.keys() <= DEFAULT_SETTINGS.keys():
-        raise StoreError(f"the settings of {entry['name']!r} in the store's log are not known here: {_NEWER}")
-
-
-def _check_collect(entry: Mapping[str, Any]) -> None:
-    digests = entry.get("digests")
-    if not isinstance(digests, Sequence) or not all(isinstance(d, str) and DIGEST.fullmatch(d) for d in digests):
-        raise StoreError("a log entry (collect) does not say which contents: the store is damaged")
-
-
-_CHECKS = {"upload": _check_upload, "delete": _check_delete, "settings": _check_settings, "collect": _check_collect}
+def _shared(digest: str, record: Mapping[str, Any], versions: Sequence[Version]) -> Mapping[str, Any]:
+    """The record, or the equal one of a version that has the same content or is the newest: labels take memory."""
+    alike = (v for v in versions if v is versions[0] or v.digest == digest)
+    return next((v.record for v in alike if v.record == record), record)

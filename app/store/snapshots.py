@@ -16,7 +16,7 @@ from typing import Any
 from app.errors import StoreError
 from app.store.objects import Objects, naming
 
-FORMAT = 1
+FORMAT = 2
 _KEY = re.compile(r"snapshot/(\d{12})-(?:([0-9a-f]{64})-)?([0-9a-f]{64})\.json")
 
 

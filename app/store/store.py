@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import StoreError
-from app.store.catalog import DIGEST
 from app.store.content import digest_of, extract, pack
+from app.store.entries import DIGEST
 from app.store.objects import THREADS, Objects, naming
 from app.store.snapshots import Snapshots
 

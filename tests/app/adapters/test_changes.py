@@ -62,3 +62,15 @@ def test_a_content_that_is_collected_before_its_commit_is_put_again(tmp_path: Pa
     assert done.version is not None
     theirs.log.refresh()
     theirs.registry.verify(done.version)
+
+
+def test_retention_holds_for_rollbacks_as_well(tmp_path: Path) -> None:
+    ours = Process(tmp_path / "store", keep_versions=2)
+    for tag in "ab":
+        ours.changes.upload("x", files(tmp_path, tag), REPLACE)
+    digests = [version.digest for version in ours.log.catalog.versions("x")]
+    for number in range(1, 6):
+        version, new = ours.changes.rollback("x", number)
+        assert (version.version, new) == (number + 2, True)
+        assert [version.version for version in ours.log.catalog.versions("x")] == [number + 2, number + 1]
+        assert {version.digest for version in ours.log.catalog.versions("x")} == {*digests}

@@ -1,5 +1,6 @@
 """The fold of the log: numbers, references, preconditions."""
 
+import json
 import threading
 
 import pytest
@@ -275,3 +276,17 @@ def test_preconditions_that_hold(current, digest, if_match, if_none_match, repla
 def test_preconditions_that_do_not(current, digest, if_match, if_none_match, replace, error) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(error):
         check_preconditions(current, digest, if_match=if_match, if_none_match=if_none_match, replace=replace)
+
+
+def test_versions_with_the_same_record_share_it_also_when_restored() -> None:
+    """As rollbacks make them, and trainings with the same labels."""
+    catalog = Catalog()
+    for number in range(20):
+        record = {"labels": [f"label {number % 2}"] * 100}
+        catalog.apply({**upload("x", "ab"[number % 2] * 64), "record": record})
+        catalog.apply({**upload("y", f"{number:064x}"), "record": {"labels": []}})
+    restored = Catalog.restore(json.loads(json.dumps(catalog.state())))
+    for each in (catalog, restored):
+        assert len({id(version.record) for name in "xy" for version in each.versions(name)}) == 3
+        assert len(each.state()["records"]) == 3
+    assert restored.versions("x") == catalog.versions("x")

@@ -80,7 +80,7 @@ def test_a_snapshot_that_cannot_be_trusted_is_passed_over(damage: str, tmp_path:
         newest.unlink()
         state = Catalog().state()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("app.store.snapshots.FORMAT", 2)
+            patch.setattr("app.store.snapshots.FORMAT", 3)
             store.snapshots.put(2 * EVERY, state)
     else:
         damaged = {"flip": payload.replace(b"n3", b"n9", 1), "cut": payload[:99], "empty": b""}
