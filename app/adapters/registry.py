@@ -6,7 +6,7 @@ cache. Everything here is safe to call from any thread.
 
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,18 +129,24 @@ class Registry:
         self.damaged[version.digest] = reason
 
     def audit(self) -> list[Version]:
-        """Note each version whose content is missing or cut short, from one listing of the store; the others."""
+        """Note each version whose content is missing or cut short, from one listing of the store; the others.
+
+        Raises StoreError.
+        """
+        versions = [version for newest in self.catalog.list() for version in self.catalog.versions(newest.name)]
+        places = [(version.digest, self.catalog.generation(version.digest)) for version in versions]
         sizes = {(stored.digest, stored.generation): stored.size for stored in self.log.store.contents()}
+        faults = [_fault(version, sizes.get(place)) for version, place in zip(versions, places, strict=True)]
+        if any(faults):
+            self.log.refresh()  # what was deleted since lacks nothing, and what is there nobody collects
         whole = []
-        for newest in self.catalog.list():
-            for version in self.catalog.versions(newest.name):
-                size = sizes.get((version.digest, self.catalog.generation(version.digest)))
-                if size is None:
-                    self._note_damage(version, f"content {version.digest} is missing: upload it again")
-                elif size < version.record.get("bytes", 0):  # packed, files are not compressed
-                    self._note_damage(version, f"content {version.digest} is cut short: upload it again")
-                else:
-                    whole.append(version)
+        for version, fault in zip(versions, faults, strict=True):
+            if self.catalog.find(version.reference) is None:
+                continue
+            if fault:
+                self._note_damage(version, fault)
+            else:
+                whole.append(version)
         return whole
 
     def verify(self, version: Version) -> None:
@@ -156,12 +162,14 @@ class Registry:
 
     def _fetch(self, digest: str, directory: Path) -> Path:
         """A content's files. One that is missing may have been collected, and kept anew, since this process looked."""
-        try:
-            return self.log.store.get_content(digest, directory)
-        except MissingContentError:
-            if not self.log.refresh():
-                raise
-            return self.log.store.get_content(digest, directory)
+        while True:
+            generation = self.catalog.generation(digest)
+            try:
+                return self.log.store.get_content(digest, directory)
+            except MissingContentError:
+                self.log.refresh()
+                if self.catalog.generation(digest) == generation:  # whoever has read the log since: it is the same
+                    raise
 
     def show(self, version: Version) -> dict[str, Any]:
         """A version's record, as `/adapters` answers it."""
@@ -179,18 +187,27 @@ class Registry:
             pack(files, paths, packed)
             return packed.open("rb")
 
-    def sweep(self, named: Collection[str]) -> None:
+    def sweep(self, named: Set[str]) -> None:
         """Let go of every content that is not `named` any more. Who is bound to one keeps it."""
-        for digest in set(self.cache.digests()) - set(named):
+        for digest in set(self.cache.digests()) - named:
             self.cache.drop(digest)
-        for digest in set(self._device.digests()) - set(named):
+        for digest in set(self._device.digests()) - named:
             self._device.forget(digest)
-        for digest in set(self.damaged) - set(named):
+        for digest in set(self.damaged) - named:
             self.damaged.pop(digest, None)
 
     def close(self) -> None:
         """Begin no more readings."""
         self.cache.close()
+
+
+def _fault(version: Version, size: int | None) -> str | None:
+    """What is wrong with a version whose content has so many bytes in the store: None for one that is not there."""
+    if size is None:
+        return f"content {version.digest} is missing: upload it again"
+    if size < version.record.get("bytes", 0):  # packed, files are not compressed
+        return f"content {version.digest} is cut short: upload it again"
+    return None
 
 
 def _is_outage(error: Exception) -> bool:

@@ -91,6 +91,10 @@ class Engine:
         """Put an adapter into a slot before anyone asks for it; one that is pinned does not give way to it."""
         return self._dispatch.order(lambda: self._residency.preload(digest, content))
 
+    def has_room(self) -> bool:
+        """Whether `preload` would find a slot now."""
+        return self._residency.has_room()
+
     def content(self, digest: str) -> Adapter | None:
         """The content of a slot, if one holds it."""
         return self._residency.content(digest)

@@ -83,10 +83,15 @@ class Residency:
     def preload(self, digest: str, content: Adapter) -> None:
         """Put an adapter into a slot, unless only pinned ones could give way to it."""
         with self._lock:
-            if digest in self._slots or not (self._model.slots.free or self._may_leave() - self._pinned):
+            if digest in self._slots or not self.has_room():
                 return
             self._make_room()
             self._load(digest, content)
+
+    def has_room(self) -> bool:
+        """Whether a slot is free, or one that is not pinned could give way."""
+        with self._lock:
+            return bool(self._model.slots.free or self._may_leave() - self._pinned)
 
     def _may_leave(self) -> Set[str]:
         return {digest for digest in self._slots if not self._leases[digest]}

@@ -193,6 +193,11 @@ class Catalog:
         """The digest of every version of every name: the content that is still needed."""
         return {v.digest for versions in self._versions.copy().values() for v in versions}
 
+    def having(self, digest: str) -> Version | None:
+        """Some version with this content, or None where there is none. It looks through all of them."""
+        there = (v for versions in self._versions.copy().values() for v in versions)
+        return next((version for version in there if version.digest == digest), None)
+
     def generation(self, digest: str) -> int:
         """How often this content was given up for deletion: where it is kept depends on it (gc.py says why)."""
         return self._generations.get(digest, 0)
