@@ -13,7 +13,7 @@ from app.adapters.record import make_record
 from app.adapters.registry import Registry
 from app.adapters.upload import Unpacked, UploadLimits, unpack
 from app.adapters.usage import now
-from app.errors import InvalidRequestError, StoreError
+from app.errors import ConflictError, InvalidRequestError, PreconditionFailedError, StoreError
 from app.store.catalog import Catalog, Version, check_name
 from app.store.content import digest_of, pack
 from app.store.retention import end_old_versions
@@ -171,11 +171,27 @@ class Changes:
     def _put(self, name: str, digest: str, conditions: Conditions, content: Path) -> int:
         """Keep an upload's content before the commit, which others wait for; its generation.
 
-        Also when there is nothing new: it mends a damaged one. Who is refused leaves nothing.
+        Also when there is nothing new: it mends a damaged one. Who is refused leaves nothing, but mends an older
+        version of the name that has this content.
         """
         self._log.refresh()
-        conditions.would_write(self._log.catalog, name, digest)
+        try:
+            conditions.would_write(self._log.catalog, name, digest)
+        except (ConflictError, PreconditionFailedError) as error:
+            mended = self._mend(name, digest, content)
+            if mended is None:
+                raise
+            raise type(error)(f"{error}. The content of {mended.reference} was damaged and is whole again") from error
         return self._log.store.put_content(digest, content)
+
+    def _mend(self, name: str, digest: str, content: Path) -> Version | None:
+        """Keep the content of a name's version anew; the version, or None where there is none or nothing to mend."""
+        version = next((v for v in self._log.catalog.versions(name) if v.digest == digest), None)
+        if version is None or self._log.store.has_content(digest, content):
+            return None
+        self._log.store.put_content(digest, content)
+        self._registry.mended(digest)
+        return version
 
     def configure(self, name: str, changes: Mapping[str, Any], if_match: str | None = None) -> Version:
         """Set some settings of a name; its newest version.

@@ -120,8 +120,12 @@ class Registry:
 
     def keep(self, digest: str, content: Adapter) -> None:
         """Have a content at hand that was just checked and stored."""
-        self.damaged.pop(digest, None)
+        self.mended(digest)
         self.cache.put(digest, content)
+
+    def mended(self, digest: str) -> None:
+        """A content was stored anew: it is not damaged any more."""
+        self.damaged.pop(digest, None)
 
     def _note_damage(self, version: Version, reason: str) -> None:
         if version.digest not in self.damaged:

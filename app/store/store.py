@@ -93,6 +93,11 @@ class Store:
                 self._objects.sync(key)
         return generation
 
+    def has_content(self, digest: str, path: Path) -> bool:
+        """Whether a packed adapter is kept, byte for byte. Raises `StoreError`."""
+        with naming(f"compare the content {digest} of {self.location}"):
+            return self._is_same(self._content_key(digest), path)
+
     def _is_same(self, key: str, path: Path) -> bool:
         if self._objects.size(key) != path.stat().st_size:
             return False

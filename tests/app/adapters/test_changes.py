@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.adapters.changes import Conditions
-from app.errors import ConflictError
+from app.errors import ConflictError, DamagedError, PreconditionFailedError
 from app.store.gc import collect
 from tests.app.adapters.process import Process, files
 
@@ -74,3 +74,26 @@ def test_retention_holds_for_rollbacks_as_well(tmp_path: Path) -> None:
         assert (version.version, new) == (number + 2, True)
         assert [version.version for version in ours.log.catalog.versions("x")] == [number + 2, number + 1]
         assert {version.digest for version in ours.log.catalog.versions("x")} == {*digests}
+
+
+@pytest.mark.parametrize("conditions", [Conditions(), Conditions(if_none_match="*"), Conditions(if_match='"x"')])
+def test_a_damaged_older_version_is_mended_by_its_upload_and_nothing_else_changes(
+    conditions: Conditions, tmp_path: Path
+) -> None:
+    ours = Process(tmp_path / "store")
+    for tag in "ab":
+        ours.changes.upload("x", files(tmp_path, tag), REPLACE)
+    old = ours.log.catalog.resolve("x@1")
+    path = tmp_path / "store" / "content" / f"{old.digest}.zip"
+    for damage in (lambda: path.write_bytes(path.read_bytes()[:50]), path.unlink):
+        damage()
+        with pytest.raises(DamagedError):
+            ours.registry.bind("x@1")
+        with pytest.raises((ConflictError, PreconditionFailedError), match="x@1 was damaged and is whole again"):
+            ours.changes.upload("x", files(tmp_path, "a"), conditions)
+        assert ours.registry.damaged == {}
+        ours.registry.verify(old)
+    with pytest.raises((ConflictError, PreconditionFailedError)) as refused:
+        ours.changes.upload("x", files(tmp_path, "a"), conditions)
+    assert "damaged" not in str(refused.value)
+    assert ours.log.sequence == 2
