@@ -4,11 +4,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 
+from app.daemons import Daemons
 from lorat import Adapter
 
 READERS = 4
+_STOP_SECONDS = 2.0
 
 
 class HostCache:
@@ -27,7 +30,7 @@ class HostCache:
         self._contents: OrderedDict[str, Adapter] = OrderedDict()
         self._loading: dict[str, Future[Adapter]] = {}
         self._lock = threading.Lock()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="cold")
+        self._readers = Daemons(READERS, "cold")
         self.bytes = 0
         self.evictions = 0
 
@@ -46,7 +49,7 @@ class HostCache:
                 return done
             loading = self._loading.get(digest)
             if loading is None:
-                loading = self._loading[digest] = self._readers.submit(self._load, digest)
+                loading = self._loading[digest] = self._readers.submit(partial(self._load, digest))
             return loading
 
     def put(self, digest: str, content: Adapter) -> None:
@@ -76,8 +79,8 @@ class HostCache:
             return list(self._contents)
 
     def close(self) -> None:
-        """Begin no more readings."""
-        self._readers.shutdown(wait=False, cancel_futures=True)
+        """Begin no more readings. One that does not come back is left behind."""
+        self._readers.close(_STOP_SECONDS)
 
     def _load(self, digest: str) -> Adapter:
         started = time.perf_counter()

@@ -1,5 +1,7 @@
 """The host cache: its limit in bytes, and one reading however many ask."""
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -96,3 +98,16 @@ def test_bytes_are_right_after_racing_threads(opened):
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(work, range(4)))
     assert cache.bytes == sum(8 * int(digest) for digest in cache.digests()) <= 1000
+
+
+HANGS = """
+import time
+from app.adapters.host_cache import HostCache
+cache = HostCache(1, lambda digest: time.sleep(3600))
+cache.load("x")
+cache.close()
+"""
+
+
+def test_a_reading_that_hangs_holds_up_no_shutdown():
+    assert subprocess.run([sys.executable, "-c", HANGS], timeout=120).returncode == 0
