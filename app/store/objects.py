@@ -112,6 +112,7 @@ class Objects:
     def put(self, key: str, content: bytes | Path) -> None:
         """Write an object whole, over what is there. It counts once it is synced."""
         obstore.put(self._sender, key, content, max_concurrency=_PARTS)
+        self._open_to_readers(key)
 
     def create(self, key: str, content: bytes) -> bool:
         """Write an object where there is none; False where there is one. It counts once it is synced."""
@@ -119,6 +120,7 @@ class Objects:
             obstore.put(self._objects, key, content, mode="create")
         except AlreadyExistsError:
             return False
+        self._open_to_readers(key)
         return True
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -131,6 +133,16 @@ class Objects:
         with ThreadPoolExecutor(THREADS) as threads:
             for _ in threads.map(remove, keys):
                 pass
+
+    def _open_to_readers(self, key: str) -> None:
+        """Let who may read a directory read what was written there, whatever our umask: replicas may be other users."""
+        if self._root is None:
+            return
+        path = self._root / key
+        with suppress(FileNotFoundError):  # collected already
+            mode, readers = path.stat().st_mode, path.parent.stat().st_mode & 0o444
+            if readers & ~mode:
+                path.chmod(mode | readers)
 
     def sync(self, key: str) -> None:
         """Have an object survive a power cut. S3 promises that with its answer."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import tempfile
 import time
 import zipfile
@@ -246,3 +247,20 @@ def test_what_counts_is_synced_with_its_directory(tmp_path: Path, monkeypatch: p
     synced.clear()
     store.append(1, upload("x"))
     assert synced == ["000000000001.json", "log", "000000000002.json", "log"]
+
+
+def test_what_is_written_can_be_read_by_who_may_read_the_directory(tmp_path: Path) -> None:
+    digest, archive = packed(tmp_path)
+    store = Store.open(str(tmp_path / "store"))
+    open_to_all, open_to_us = tmp_path / "store" / "log", tmp_path / "store" / "content"
+    open_to_all.chmod(0o755)
+    open_to_us.chmod(0o700)
+    before = os.umask(0o077)
+    try:
+        store.append(0, upload("x"))
+        store.put_content(digest, archive)
+        store.snapshots.put(1, {})
+    finally:
+        os.umask(before)
+    files = {path.parent.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "store").glob("*/*")}
+    assert files == {"log": 0o644, "content": 0o600, "snapshot": 0o644}
