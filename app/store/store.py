@@ -150,12 +150,18 @@ class Store:
     def append(self, after: int, entry: Mapping[str, Any]) -> int:
         """Create the log entry that follows the sequence `after`, durably; its sequence.
 
-        Raises `SequenceTakenError` when another process was first, `StoreError` when it cannot be written.
+        Raises `SequenceTakenError` when another process was first, `StoreError` when it cannot be written or what it
+        would follow is gone.
         """
         key = _log_key(after + 1)
         # When a write succeeded but its answer was lost, it is sent again: the id tells our entry from another's.
         payload = json.dumps({**entry, "format": FORMAT, "id": uuid.uuid4().hex}, allow_nan=False).encode()
         with naming(f"append to the log of {self.location}"):
+            if after > 0 and self._objects.size(_log_key(after)) is None:
+                # Asked first: an entry behind a hole is read by who made it, and lost at the next start.
+                raise StoreError(
+                    f"log entry {after} of {self.location} is gone: is this still the store that was opened?"
+                )
             if not self._objects.create(key, payload) and self._objects.get(key) != payload:
                 raise SequenceTakenError(f"log entry {after + 1} of {self.location} is taken")
             if after > 0:

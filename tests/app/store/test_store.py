@@ -155,6 +155,22 @@ def test_an_append_whose_answer_was_lost_counts_once(s3: type[FakeS3]) -> None:
     assert [entry["name"] for _, entry in store.read(0)] == ["x"]
 
 
+def test_nothing_is_appended_to_a_store_that_is_gone(tmp_path: Path) -> None:
+    """As when a disk is unmounted: its directory is there, and empty."""
+    log = AdapterLog(Store.open(str(tmp_path / "store")))
+    log.commit(lambda catalog: upload("x"))
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    (tmp_path / "store").mkdir()
+    for _ in range(2):
+        with pytest.raises(StoreError, match=r"log entry 1 of .* is gone"):
+            log.commit(lambda catalog: upload("y"))
+    assert list((tmp_path / "store").rglob("*.json")) == []
+    (tmp_path / "store").rmdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "store")
+    log.commit(lambda catalog: upload("y"))
+    assert len(AdapterLog(Store.open(str(tmp_path / "store"))).catalog) == 2
+
+
 @pytest.mark.parametrize(
     ("sequence", "payload", "fault"),
     [
