@@ -25,6 +25,12 @@ async def require_admin(request: Request) -> None:
         raise ForbiddenError("this key does not open writes: use one of LORAT_ADMIN_KEY")
 
 
+async def require_all_names(request: Request) -> None:
+    """Let a request pass whose key opens all names. Raises UnauthorizedError, ForbiddenError."""
+    if caller_of(request).opens is not None:
+        raise ForbiddenError("this key opens only some names, and a path may hold any adapter: use POST /adapters")
+
+
 async def require_metrics(request: Request) -> None:
     """Let a request pass that may read metrics, which tell of all names. Raises UnauthorizedError, ForbiddenError."""
     settings: Settings = request.app.state.settings

@@ -10,12 +10,12 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
-from app.access.auth import caller_of, require_admin, require_inference, require_metrics
+from app.access.auth import caller_of, require_admin, require_all_names, require_inference, require_metrics
 from app.service import Service
 
 _Check = Callable[[Request], Awaitable[None]]
 _Handle = Callable[[Request], Coroutine[Any, Any, Response]]
-CHECKS: tuple[_Check, ...] = (require_inference, require_admin, require_metrics)
+CHECKS: tuple[_Check, ...] = (require_inference, require_admin, require_all_names, require_metrics)
 
 
 class Gated(APIRoute):

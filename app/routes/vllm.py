@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from app.access.auth import caller_of, require_admin, require_inference
+from app.access.auth import caller_of, require_admin, require_all_names, require_inference
 from app.access.gated import Gated
 from app.adapters.loading import AlreadyLoadedError, NoAdapterError, load_directory
 from app.answers import headers_of, json_response, scores_of
@@ -54,12 +54,19 @@ def _data(answer: Answer) -> list[dict[str, Any]]:
     ]
 
 
-@router.post("/load_lora_adapter", response_class=Response, responses=DONE, dependencies=[Depends(require_admin)])
+@router.post(
+    "/load_lora_adapter",
+    response_class=Response,
+    responses=DONE,
+    dependencies=[Depends(require_admin), Depends(require_all_names)],
+)
 async def load(body: LoadRequest, request: Request) -> Response:
-    """Serve the adapter in a directory below `LORAT_LORA_DIR` under a name. It goes into the store, as an upload."""
+    """Serve the adapter in a directory below `LORAT_LORA_DIR` under a name. It goes into the store, as an upload.
+
+    Whose the directories are is not known here, so only a key that opens all names may read them.
+    """
     if not body.lora_name or not body.lora_path:
         return _refuse(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
-    caller_of(request).require(body.lora_name)
     service = service_of(request)
     try:
         await run_in_threadpool(load_directory, service, body.lora_name, body.lora_path, body.load_inplace)

@@ -55,6 +55,8 @@ def refusal(method, path, key, name):
         return 403 if "bound" in key else None
     if writes(method, path) and "admin" not in key:
         return 403
+    if path.endswith("/load_lora_adapter") and "bound" in key:
+        return 403
     named = "{" in path or (method == "POST" and not writes(method, path))  # in the path, or by `?adapter=`
     return 403 if named and "bound" in key and name == "other" else None
 
@@ -112,6 +114,15 @@ def test_a_bound_key_sees_and_changes_only_its_names(client, made):
     assert upload(client, "shared", made, headers=bearer("k-lead")).status_code == 403
     assert upload(client, "team-new", made, headers=bearer("k-lead")).status_code == 201
     assert client.delete("/adapters/team-new", headers=bearer("k-lead")).status_code == 204
+
+
+def test_a_bound_key_reads_no_directory_of_the_servers(serve, made):
+    client = serve(lora_dir=made.parent, **SETTINGS)
+    body = {"lora_name": "team-a", "lora_path": made.name}
+    refused = client.post("/v1/load_lora_adapter", json=body, headers=bearer("k-lead"))
+    assert refused.status_code == 403 and "POST /adapters" in refused.json()["error"]["message"]
+    assert client.get("/adapters/team-a", headers=bearer("k-writer")).status_code == 404
+    assert client.post("/v1/load_lora_adapter", json=body, headers=bearer("k-writer")).status_code == 200
 
 
 def test_a_close_name_is_told_only_to_who_may_know_of_it(client, made):
