@@ -55,8 +55,12 @@ class DamagedError(StoreError):
     """An adapter version whose content is missing, corrupt, or no longer passes the check."""
 
 
+class NoRoomError(LoratError):
+    """The temporary directory is full."""
+
+
 class OverloadedError(LoratError):
-    """The queue is full. `retry_after` is in whole seconds."""
+    """The queue is full, or a limit is reached. `retry_after` is in whole seconds."""
 
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
@@ -99,6 +103,7 @@ STATUS: dict[type[LoratError], tuple[int, str]] = {
     OverloadedError: (429, "Overloaded"),
     UnavailableError: (503, "Unhealthy"),
     StoreError: (503, "Unhealthy"),
+    NoRoomError: (503, "Unhealthy"),
     DeadlineError: (504, "Timeout"),
     LoratError: (500, "Backend"),
 }

@@ -95,6 +95,11 @@ class Settings(BaseSettings):
     max_client_batch_size: Count = Field(256, description="inputs in one request")
     max_body_bytes: Count = Field(8 * MEBIBYTE, description="size of an inference request's body")
     max_upload_bytes: Count = Field(256 * MEBIBYTE, description="size of an uploaded adapter")
+    max_concurrent_transfers: Count = Field(
+        4,
+        description="uploads of adapters at once, and downloads at once; more get 429. Each lies in the temporary "
+        "directory meanwhile, an upload up to three times its size",
+    )
     max_header_bytes: Count = Field(32 * KIBIBYTE, description="size of a request's head; more get 431")
     header_timeout_seconds: Positive = Field(
         10.0, description="time in which a connection must have sent a request's head; then it is closed"

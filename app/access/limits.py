@@ -1,4 +1,4 @@
-"""The limits of each key and each adapter, from the settings; none unless one is set."""
+"""Limits from the settings: of each key and each adapter, where they are set, and of uploads and downloads."""
 
 import math
 import time
@@ -56,9 +56,32 @@ class Limit:
                 )
 
 
+class AtOnce:
+    """So many at once of what takes room in the temporary directory. Used from one thread."""
+
+    def __init__(self, kind: str, most: int) -> None:
+        self._kind, self._most, self._running = kind, most, 0
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Count one as long as it lasts. Raises OverloadedError."""
+        if self._running >= self._most:
+            raise OverloadedError(
+                f"{self._running} {self._kind} are under way, the most at once here (max_concurrent_transfers): "
+                "try again later"
+            )
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
 class Limits:
-    """Those of keys and those of adapters."""
+    """Those of keys and adapters, and of what is sent here and fetched from here."""
 
     def __init__(self, settings: Settings) -> None:
         self.keys = Limit("key", settings.requests_per_second_per_key, settings.max_concurrent_per_key)
         self.adapters = Limit("adapter", settings.requests_per_second_per_adapter, settings.max_concurrent_per_adapter)
+        self.uploads = AtOnce("uploads", settings.max_concurrent_transfers)
+        self.downloads = AtOnce("downloads", settings.max_concurrent_transfers)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from app.adapters.preconditions import check_preconditions
 from app.adapters.record import make_record
 from app.adapters.registry import Registry
 from app.adapters.upload import Unpacked, UploadLimits, unpack
+from app.adapters.upload_archive import Received
 from app.adapters.usage import now
 from app.errors import ConflictError, InvalidRequestError, PreconditionFailedError, StoreError
 from app.store.catalog import Catalog, Version, check_name
@@ -61,9 +62,7 @@ class Inspected:
     files: Unpacked
 
 
-def inspect(
-    received: Sequence[tuple[str, Path]], directory: Path, limits: UploadLimits, check: Callable[[Path], Adapter]
-) -> Inspected:
+def inspect(received: Received, directory: Path, limits: UploadLimits, check: Callable[[Path], Adapter]) -> Inspected:
     """Unpack an upload into a directory and check it. Raises what refuses it."""
     files = unpack(received, directory, limits)
     content = check(files.directory)
@@ -90,15 +89,14 @@ class Changes:
     def upload(
         self,
         name: str,
-        received: Sequence[tuple[str, Path]],
+        received: Received,
         conditions: Conditions = Conditions(),
         *,
         dry_run: bool = False,
     ) -> Uploaded:
         """Check an upload and make it the newest version of `name`.
 
-        received: (file name, file). When it returns, the version is durable; when it raises, nothing has
-        changed.
+        When it returns, the version is durable; when it raises, nothing has changed.
         """
         if check_name(name) == self._served_name:
             raise InvalidRequestError(f"{name!r} is what this server calls the base: call the adapter something else")

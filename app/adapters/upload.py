@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.adapters.upload_archive import Member, members_of, show
+from app.adapters.upload_archive import Member, Received, members_of, show
 from app.errors import TooLargeError, UploadError
 
 _REQUIRED = ("adapter_config.json", "adapter_model.safetensors")
@@ -55,12 +55,11 @@ class Unpacked:
     ignored: tuple[str, ...]
 
 
-def unpack(received: Sequence[tuple[str, Path]], target: Path, limits: UploadLimits = UploadLimits()) -> Unpacked:
+def unpack(received: Received, target: Path, limits: UploadLimits = UploadLimits()) -> Unpacked:
     """Write the kept files of an upload into `target`, a directory that is empty or does not exist yet.
 
-    received: the client's name of each file (folders in it count) and where the server put it: an adapter
-    directory's files, or one .zip, .tar, .tar.gz or .tgz of it. Raises `UploadError` that names the file and the
-    fault, `TooLargeError` for what is over a limit; `target` is then empty.
+    received: an adapter directory's files, or one .zip, .tar, .tar.gz or .tgz of it. Raises `UploadError` that names
+    the file and the fault, `TooLargeError` for what is over a limit; `target` is then empty.
     """
     target.mkdir(parents=True, exist_ok=True)
     assert not any(target.iterdir()), f"{target} is not empty"

@@ -45,6 +45,10 @@ _DAMAGE = (
 )
 
 
+Received = Sequence[tuple[str, Path | IO[bytes]]]
+"""The client's name of each file (folders in it count), and where the server put it: a path, or an open file."""
+
+
 class _Limits(Protocol):
     @property
     def max_bytes(self) -> int: ...
@@ -68,7 +72,7 @@ def show(name: str) -> str:
 
 
 @contextmanager
-def members_of(received: Sequence[tuple[str, Path]], scratch: Path, limits: _Limits) -> Iterator[list[Member]]:
+def members_of(received: Received, scratch: Path, limits: _Limits) -> Iterator[list[Member]]:
     """The members of the loose files, or of the one archive, that were received; readable inside the `with`.
 
     `scratch` is a directory with room for one uncompressed archive. Raises `UploadError` for an archive that is
@@ -76,9 +80,9 @@ def members_of(received: Sequence[tuple[str, Path]], scratch: Path, limits: _Lim
     members or bytes than the limits.
     """
     if len(received) == 1 and (found := ARCHIVE.search(received[0][0])):
-        name, path = received[0]
+        name, source = received[0]
         try:
-            with path.open("rb") as file:
+            with _opened(source) as file:
                 if found[1].lower() == "zip":
                     metered = _Metered(file, name, _ZIP_DIRECTORY_BYTES)
                     with zipfile.ZipFile(metered) as archive:
@@ -93,12 +97,28 @@ def members_of(received: Sequence[tuple[str, Path]], scratch: Path, limits: _Lim
             raise UploadError(f"{show(name)} is damaged, or not the archive its name says: {reason}") from error
     else:
         _check_count(len(received), limits)
-        yield [Member(name, path.stat().st_size, _reader(path)) for name, path in received]
+        yield [Member(name, _size(source), _reader(source)) for name, source in received]
 
 
-def _reader(path: Path) -> Callable[[], Iterator[bytes]]:
+@contextmanager
+def _opened(source: Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    """A received file from its beginning."""
+    if isinstance(source, Path):
+        with source.open("rb") as file:
+            yield file
+    else:
+        source.seek(0)
+        yield source
+
+
+def _size(source: Path | IO[bytes]) -> int:
+    with _opened(source) as file:
+        return file.seek(0, 2)
+
+
+def _reader(source: Path | IO[bytes]) -> Callable[[], Iterator[bytes]]:
     def chunks() -> Iterator[bytes]:
-        with path.open("rb") as file:
+        with _opened(source) as file:
             yield from _pieces(file)
 
     return chunks
@@ -141,7 +161,7 @@ def _zip_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
 
 def _gunzip(source: IO[bytes], plain: IO[bytes], name: str, limits: _Limits) -> IO[bytes]:
     """Tar goes back and forth, which a gzip stream can only do by starting over: so it is unpacked once, counted."""
-    with gzip.GzipFile(fileobj=source) as stream:
+    with gzip.GzipFile(fileobj=source, mode="rb") as stream:
         for chunk in _pieces(stream):
             if plain.tell() + len(chunk) > limits.max_bytes + _TAR_OVERHEAD_BYTES:
                 raise TooLargeError(f"{show(name)} unpacks to more than the limit of {limits.max_bytes} bytes")

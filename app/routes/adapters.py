@@ -1,10 +1,7 @@
 """`/adapters`: upload, list, show, delete."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import islice
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -16,6 +13,8 @@ from app.access.auth import caller_of, require_admin, require_inference
 from app.access.gated import Gated
 from app.adapters.changes import Conditions
 from app.adapters.registry import Registry
+from app.adapters.temporary import temporary_room
+from app.adapters.upload_archive import Received
 from app.errors import UploadError
 from app.routes.asking import ERRORS, service_of
 from app.routes.versions import CHANGED, CONDITIONAL, Match, etag
@@ -60,15 +59,12 @@ async def upload(
 ) -> JSONResponse:
     """Check an adapter and serve it under a name: the files of its directory, or one archive of it."""
     service = service_of(request)
-    async with request.form(max_files=1000, max_fields=10) as form:
-        name, files = _fields(form)
-        caller_of(request).require(name)
-        received = await run_in_threadpool(_spool, files)
     conditions = Conditions(if_match, if_none_match, replace)
-    try:
-        done = await run_in_threadpool(service.changes.upload, name, received, conditions, dry_run=dry_run)
-    finally:
-        await run_in_threadpool(_discard, received)
+    with service.limits.uploads.held(), temporary_room():
+        async with request.form(max_files=1000, max_fields=10) as form:
+            name, received = _fields(form)
+            caller_of(request).require(name)
+            done = await run_in_threadpool(service.changes.upload, name, received, conditions, dry_run=dry_run)
     ignored = {"ignored": list(done.ignored)} if done.ignored else {}
     if not dry_run:
         service.serve(name)
@@ -78,31 +74,20 @@ async def upload(
     return JSONResponse({**service.registry.show(done.version), **ignored}, 201 if done.new else 200, headers)
 
 
-def _fields(form: FormData) -> tuple[str, list[UploadFile]]:
-    name, files = form.get("name"), [file for file in form.getlist("files") if isinstance(file, UploadFile)]
+def _fields(form: FormData) -> tuple[str, Received]:
+    """The name and the files of an upload. Raises UploadError for any other form."""
     unknown = sorted(set(form) - {"name", "files"})
     if unknown:
         raise UploadError(f"the form has the unknown field {unknown[0]!r}: send `name` and `files`")
-    if not isinstance(name, str) or not files:
+    names, files = form.getlist("name"), form.getlist("files")
+    if len(names) > 1:
+        raise UploadError(f"the form has the field `name` {len(names)} times: send it once")
+    if not (names and isinstance(names[0], str) and files):
         raise UploadError("the form must have the text field `name` and at least one file in `files`")
-    return name, files
-
-
-def _spool(files: Iterable[UploadFile]) -> list[tuple[str, Path]]:
-    """Each upload's own name, with the temporary file that now holds it."""
-    directory = Path(tempfile.mkdtemp(prefix="lorat-upload-"))
-    received = []
-    for position, file in enumerate(files):
-        path = directory / str(position)
-        with path.open("wb") as target:
-            shutil.copyfileobj(file.file, target)
-        received.append((file.filename or "", path))
-    return received
-
-
-def _discard(received: list[tuple[str, Path]]) -> None:
-    for _, path in received[:1]:
-        shutil.rmtree(path.parent, ignore_errors=True)
+    received = [(file.filename or "", file.file) for file in files if isinstance(file, UploadFile)]
+    if len(received) < len(files):
+        raise UploadError("the form has text in the field `files`: send files there, each with its name")
+    return names[0], received
 
 
 @router.get("/adapters", response_model=Page, response_model_exclude_unset=True)

@@ -1,16 +1,19 @@
 """`/adapters/{name}/…`: versions, rollback, download, settings, stats."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from app.access.auth import require_admin, require_inference
 from app.access.gated import Gated
 from app.adapters.stats import stats_of
+from app.adapters.temporary import temporary_room
 from app.routes.asking import ERRORS, service_of
 from app.schemas.adapters import Record, RollbackRequest, SettingsRequest, Stats, Versions
 from app.schemas.errors import ErrorBody
@@ -87,18 +90,32 @@ async def stats(request: Request, reference: str) -> dict[str, Any]:
 )
 async def download(request: Request, reference: str) -> StreamingResponse:
     """A version's content as a .zip that can be uploaded again."""
-    registry = service_of(request).registry
-    version = await run_in_threadpool(registry.resolve, reference)
-    file = await run_in_threadpool(registry.export, version)
-    headers = {
-        "Content-Length": str(os.fstat(file.fileno()).st_size),
-        "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.zip"',
-        **etag(version),
-    }
-    return StreamingResponse(_chunks(file), 200, headers, "application/zip")
+    service = service_of(request)
+    version = await run_in_threadpool(service.registry.resolve, reference)
+    with ExitStack() as held:
+        held.enter_context(service.limits.downloads.held())
+        with temporary_room():
+            file = held.enter_context(await run_in_threadpool(service.registry.export, version))
+        headers = {
+            "Content-Length": str(os.fstat(file.fileno()).st_size),
+            "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.zip"',
+            "ETag": f'"{version.digest}"',
+        }
+        return _Download(file, headers, held.pop_all())
+
+
+class _Download(StreamingResponse):
+    """A file, and what is held until the client has it, or has gone."""
+
+    def __init__(self, file: IO[bytes], headers: Mapping[str, str], held: ExitStack) -> None:
+        super().__init__(_chunks(file), 200, headers, "application/zip")
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await super().__call__(scope, receive, send)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:
-    with file:
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk

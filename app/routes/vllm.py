@@ -11,8 +11,9 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from app.access.auth import caller_of, require_admin, require_all_names, require_inference
 from app.access.gated import Gated
 from app.adapters.loading import AlreadyLoadedError, NoAdapterError, load_directory
+from app.adapters.temporary import temporary_room
 from app.answers import headers_of, json_response, scores_of
-from app.errors import ForbiddenError, StoreError, UnknownAdapterError
+from app.errors import ForbiddenError, NoRoomError, OverloadedError, StoreError, UnknownAdapterError
 from app.routes.asking import Adapters, ask_one, one, service_of
 from app.routes.openai import ERRORS, reference_of, usage
 from app.schemas.inference import Manners
@@ -69,12 +70,13 @@ async def load(body: LoadRequest, request: Request) -> Response:
         return _refuse(400, "InvalidUserInput", "Both 'lora_name' and 'lora_path' must be provided.")
     service = service_of(request)
     try:
-        await run_in_threadpool(load_directory, service, body.lora_name, body.lora_path, body.load_inplace)
+        with service.limits.uploads.held(), temporary_room():
+            await run_in_threadpool(load_directory, service, body.lora_name, body.lora_path, body.load_inplace)
     except AlreadyLoadedError as error:
         return _refuse(400, "InvalidUserInput", str(error))
     except NoAdapterError as error:
         return _refuse(404, "NotFoundError", str(error))
-    except (StoreError, ForbiddenError):
+    except (StoreError, ForbiddenError, NoRoomError, OverloadedError):
         raise
     except LoratError as error:
         return _refuse(400, "BadRequestError", str(error))
