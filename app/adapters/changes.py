@@ -105,6 +105,7 @@ class Changes:
             found = inspect(received, directory / "files", self._limits, self._registry.check)
             files = found.files
             if dry_run:
+                self._log.refresh()  # as committing would
                 conditions.would_write(self._log.catalog, name, found.digest)
                 return Uploaded(None, found.record, False, files.ignored)
             pack(files.directory, files.files, directory / "content.zip")

@@ -130,9 +130,10 @@ def _check_path(name: str) -> str:
         raise UploadError(f"the file name {show(name)} begins with a drive letter: send relative paths")
     if name.startswith("/"):
         raise UploadError(f"the file name {show(name)} is an absolute path: send relative paths")
-    if len(name.encode()) > _MAX_NAME_BYTES:
+    path = unicodedata.normalize("NFC", name)  # which may be longer
+    if len(path.encode()) > _MAX_NAME_BYTES:
         raise UploadError(f"the file name {show(name)} is longer than {_MAX_NAME_BYTES} bytes: shorten it")
-    path = unicodedata.normalize("NFC", name).removeprefix("./").removesuffix("/")
+    path = path.removeprefix("./").removesuffix("/")
     if any(part in ("", ".", "..") for part in path.split("/")):
         raise UploadError(f"the file name {show(name)} has an empty, '.' or '..' part: send plain relative paths")
     return path

@@ -240,6 +240,20 @@ def test_a_form_without_its_fields_is_refused(server, made):
         assert (response.status_code, response.json()["error_type"]) == (422, "Validation"), response.text
 
 
+def test_a_form_with_a_field_that_would_not_count_is_refused(server, made):
+    files = files_of(made[0].directory)
+    twice = server.post("/adapters", data={"name": ["x", "y"]}, files=files)
+    assert twice.status_code == 422 and "`name` 2 times" in twice.json()["error"]
+    text = server.post("/adapters", data={"name": "x", "files": "README.md"}, files=files)
+    assert text.status_code == 422 and "text in the field `files`" in text.json()["error"]
+
+
+def test_a_dry_run_knows_of_a_name_that_another_process_took(serve, made, tmp_path):
+    ours, theirs = (serve(store=str(tmp_path / "store"), follow_seconds=3600) for _ in range(2))
+    assert upload(theirs, "taken", made[0].directory).status_code == 201
+    assert upload(ours, "taken", made[1].directory, params={"dry_run": True}).status_code == 409
+
+
 def test_too_many_files_are_told_of_files(server):
     response = server.post("/adapters", data={"name": "x"}, files=[("files", (f"{n}.png", b"x")) for n in range(1100)])
     assert response.status_code == 422, response.text

@@ -322,6 +322,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "reversed text": (with_file("a\u202egnp.png"), "has control"),
     "not UTF-8": (archive("a.tar", tar_bytes([*MORE, ("a\udcff.png", b"")], format=tarfile.GNU_FORMAT)), "has control"),
     "long name": (with_file("x" * 252 + ".png"), "is longer than 255 bytes"),
+    "long once it is normalised": (with_file("\u0958" * 80 + ".png"), "is longer than 255 bytes"),
     "long in bytes": (with_file("ü" * 130 + ".png"), "is longer than 255 bytes"),
     "twice": (entries([*MORE, MORE[0]]), "'adapter_config.json' is there twice"),
     "twice in capitals": (with_file("ADAPTER_config.json"), "'ADAPTER_config.json' is there twice"),
