@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
+from app.adapters.upload import UploadLimits
 from lorat.errors import LoratError
 
 TIMEOUT_SECONDS = 300
@@ -17,14 +20,19 @@ class ServerError(LoratError):
 
 
 class FilesError(LoratError):
-    """There is nothing to send."""
+    """What is to be sent is not there, cannot be read, or is no adapter's directory."""
+
+
+class ArgumentError(LoratError):
+    """A key or a name that cannot be sent."""
 
 
 class Client:
     """A LoRAT server."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        """key: without the white space around it. Raises ArgumentError for one that no header can hold."""
+        headers = {b"Authorization": _bearer(key.strip())} if key and key.strip() else {}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
 
     def __enter__(self) -> "Client":
@@ -34,30 +42,32 @@ class Client:
         self._http.close()
 
     def push(self, directory: Path, name: str, *, replace: bool = False, dry_run: bool = False) -> dict[str, Any]:
-        """Upload an adapter's directory (or one archive of it). Returns its record."""
+        """Upload an adapter's directory (or one archive of it). Returns its record. Raises FilesError, ServerError."""
         with ExitStack() as stack:
-            files = [("files", (sent, stack.enter_context(path.open("rb")))) for sent, path in files_of(directory)]
+            try:
+                files = [("files", (sent, stack.enter_context(path.open("rb")))) for sent, path in files_of(directory)]
+            except OSError as error:
+                raise FilesError(f"{directory} cannot be read: {error}") from error
             params = {"replace": replace, "dry_run": dry_run}
-            return self._call("POST", "/adapters", params=params, data={"name": name}, files=files)
+            return self._object("POST", "/adapters", params=params, data={"name": name}, files=files)
 
     def info(self) -> dict[str, Any]:
         """What the server says of itself."""
-        return self._call("GET", "/info")
+        return self._object("GET", "/info")
 
     def infer(self, path: str, name: str, inputs: Sequence[Any], **options: Any) -> list[Any]:
         """What an adapter answers at `/embed`, `/classify` or `/token_classify`, an entry for each input."""
-        answers: Any = self._call("POST", path, params={"adapter": name}, json={"inputs": inputs, **options})
-        return list(answers)
+        return list(self._call("POST", path, params={"adapter": name}, json={"inputs": inputs, **options}))
 
     def adapter(self, reference: str) -> dict[str, Any]:
         """The record of a name, or of `name@version`."""
-        return self._call("GET", f"/adapters/{reference}")
+        return self._object("GET", _path(reference))
 
     def adapters(self) -> Iterator[dict[str, Any]]:
         """Every adapter's record, by name."""
         after: str | None = None
         while True:
-            page = self._call("GET", "/adapters", params={"after": after} if after else {})
+            page = self._object("GET", "/adapters", params={"after": after} if after else {})
             yield from page["adapters"]
             after = page["next"]
             if not after:
@@ -70,29 +80,66 @@ class Client:
 
     def rollback(self, name: str, version: int) -> dict[str, Any]:
         """Make an old version's content the newest again. Returns the record of what the name now means."""
-        return self._call("POST", f"/adapters/{name}/rollback", json={"version": version})
+        return self._object("POST", f"{_path(name)}/rollback", json={"version": version})
 
     def delete(self, reference: str) -> None:
         """Delete a name, or one version of it (`name@2`)."""
-        self._call("DELETE", f"/adapters/{reference}")
+        self._call("DELETE", _path(reference))
 
-    def _call(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+    def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
+        answer = self._call(method, path, **options)
+        if not isinstance(answer, dict):
+            raise self._stranger()
+        return answer
+
+    def _call(self, method: str, path: str, **options: Any) -> Any:
         try:
             response = self._http.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerError(f"no answer from {self._http.base_url}: {error}. Is the server running?") from error
-        if response.is_success:
-            return response.json() if response.content else {}
-        raise ServerError(f"{response.status_code}: {_message(response)}")
+        if response.is_redirect:
+            location = response.headers.get("location", "elsewhere")
+            raise ServerError(
+                f"{response.status_code}: {self._http.base_url} sends on to {location}: give that as --url"
+            )
+        if not response.is_success:
+            raise ServerError(f"{response.status_code}: {_message(response)}")
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise self._stranger() from error
+
+    def _stranger(self) -> ServerError:
+        return ServerError(f"{self._http.base_url} answers, but not as LoRAT does: is it the right --url?")
 
 
 def files_of(directory: Path) -> list[tuple[str, Path]]:
-    """What an upload of a directory (or of one archive) sends: names and files. Raises FilesError for none."""
-    paths = [directory] if directory.is_file() else [path for path in directory.rglob("*") if path.is_file()]
+    """What an upload of a directory (or of one archive) sends: names and files.
+
+    Raises FilesError for none, and for more than an upload may hold.
+    """
+    most = UploadLimits.max_files
+    found = (path for path in directory.rglob("*") if path.is_file())
+    paths = [directory] if directory.is_file() else list(islice(found, most + 1))
     if not paths:
         raise FilesError(f"{directory} holds no files: name an adapter's directory")
+    if len(paths) > most:
+        raise FilesError(f"{directory} holds more than {most} files: name an adapter's own directory")
     root = directory.parent if directory.is_file() else directory
     return [(path.relative_to(root).as_posix(), path) for path in sorted(paths)]
+
+
+def _bearer(key: str) -> bytes:
+    if not key.isprintable():  # a header with a control character is quoted by the error that refuses it
+        raise ArgumentError("the key has characters that a header cannot hold: look at LORAT_KEY, or --key")
+    return f"Bearer {key}".encode()
+
+
+def _path(reference: str) -> str:
+    """Where an adapter is. Raises ArgumentError for what would be another place."""
+    if reference in ("", ".", ".."):
+        raise ArgumentError(f"{reference!r} is no adapter: send NAME, or NAME@VERSION")
+    return f"/adapters/{quote(reference, safe='@')}"
 
 
 def _message(response: httpx.Response) -> str:
