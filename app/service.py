@@ -13,6 +13,7 @@ from app.access.limits import Limits
 from app.adapters.changes import Changes
 from app.adapters.follow import Follower
 from app.adapters.registry import Registry
+from app.adapters.unloaded import Unloaded
 from app.adapters.usage import Usage
 from app.engine.engine import Engine
 from app.engine.jobs import Array, Call, Output
@@ -105,8 +106,7 @@ class Service:
         self.ready = True
         self.started = int(time.time())
         """Seconds since 1970."""
-        self.unloaded: set[str] = set()
-        """Names that this process does not serve, though the store has them."""
+        self.unloaded = Unloaded(registry)
         self.limits = Limits(settings)
         self._tokenizing = Tokenizing(model.base, engine.submit, TOKENIZER_THREADS)
         watch(metrics, engine, registry, admission)
@@ -221,7 +221,7 @@ class Service:
         return min(recipe.get("max_length") or base.recipe.max_length or longest, longest)
 
     def unload(self, version: Version) -> None:
-        """Do not serve a name in this process any more, until it is changed or loaded here. The store keeps it."""
+        """Do not serve a name in this process any more, until it is loaded here or has a newer version."""
         self.unloaded.add(version.name)
         self.engine.forget(version.digest)
 

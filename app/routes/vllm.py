@@ -85,9 +85,13 @@ async def load(body: LoadRequest, request: Request) -> Response:
 
 @router.post("/unload_lora_adapter", response_class=Response, responses=DONE, dependencies=[Depends(require_admin)])
 async def unload(body: UnloadRequest, request: Request) -> Response:
-    """Stop serving a name in this process until it is loaded again. The store keeps it."""
+    """Stop serving a name in this process until it is loaded again, or has a newer version. The store keeps it."""
     if not body.lora_name:
         return _refuse(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
+    if "@" in body.lora_name:
+        return _refuse(
+            400, "InvalidUserInput", "'lora_name' is one version: only a name is unloaded, with all of them."
+        )
     caller_of(request).require(body.lora_name)
     service = service_of(request)
     try:

@@ -92,6 +92,28 @@ def test_an_unloaded_name_is_served_again_once_it_is_uploaded_or_made_anew(clien
     assert embed(client, "x").status_code == 200
 
 
+def test_one_version_is_not_unloaded_with_all_of_them(client):
+    assert load(client).status_code == 200
+    response = unload(client, "x@1")
+    assert (response.status_code, response.json()["error"]["type"]) == (400, "InvalidUserInput")
+    assert embed(client, "x@1").status_code == 200
+
+
+def test_an_unloaded_name_is_served_again_once_another_process_has_something_newer(serve, directory, tmp_path):
+    ours, theirs = (serve(store=str(tmp_path / "store"), lora_dir=directory, follow_seconds=3600) for _ in range(2))
+    assert load(theirs).status_code == 200
+    assert embed(ours, "x").status_code == 200
+    for change in (
+        lambda: upload(theirs, "x", directory / "nested" / "second", params={"replace": True}),
+        lambda: theirs.delete("/adapters/x") and upload(theirs, "x", directory / "first"),
+    ):
+        assert unload(ours).status_code == 200
+        assert embed(ours, "x").status_code == 404
+        made = change().json()["version"]
+        assert ours.get("/adapters").status_code == 200  # which looks at the log
+        assert embed(ours, "x").headers["x-lorat-adapter"] == f"x@{made}"
+
+
 def test_a_loaded_name_is_replaced_only_in_place(client):
     assert load(client).status_code == 200
     response = load(client, path="nested/second")
