@@ -73,10 +73,15 @@ class Client:
             if not after:
                 return
 
-    def versions(self, name: str) -> list[dict[str, Any]]:
+    def versions(self, name: str) -> Iterator[dict[str, Any]]:
         """The record of every version of a name, newest first."""
-        found: list[dict[str, Any]] = self._call("GET", f"/adapters/{name}/versions")["versions"]
-        return found
+        after: int | None = None
+        while True:
+            page = self._object("GET", f"{_path(name)}/versions", params={"after": after} if after else {})
+            yield from page["versions"]
+            after = page["next"]
+            if not after:
+                return
 
     def rollback(self, name: str, version: int) -> dict[str, Any]:
         """Make an old version's content the newest again. Returns the record of what the name now means."""

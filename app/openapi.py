@@ -126,7 +126,7 @@ ANSWERS: dict[str, Any] = {
     "POST /adapters": _RECORD,
     "GET /adapters": {"adapters": [_RECORD], "next": None},
     "GET /adapters/{name}": _RECORD,
-    "GET /adapters/{name}/versions": {"versions": [_RECORD]},
+    "GET /adapters/{name}/versions": {"versions": [_RECORD], "next": None},
     "POST /adapters/{name}/rollback": _RECORD,
     "PATCH /adapters/{name}": _RECORD | {"pinned": True},
     "GET /adapters/{reference}/stats": _STATS,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.adapters.preconditions import check_preconditions
+from app.adapters.preconditions import check_preconditions, check_unchanged
 from app.adapters.record import make_record
 from app.adapters.registry import Registry
 from app.adapters.upload import Unpacked, UploadLimits, unpack
@@ -125,14 +125,16 @@ class Changes:
         except StoreError as error:
             logger.warning("old versions of %s could not be ended: %s", name, error)
 
-    def rollback(self, name: str, number: int, if_match: str | None = None) -> tuple[Version, bool]:
+    def rollback(
+        self, name: str, number: int, if_match: str | None = None, if_none_match: str | None = None
+    ) -> tuple[Version, bool]:
         """Make an old version's content the newest again: the version that `name` now means, and whether it is new.
 
         Raises UnknownAdapterError, PreconditionFailedError; DamagedError for content that could not be served.
         """
         check_name(name)
         version = self._registry.bind(f"{name}@{number}").version
-        conditions = Conditions(if_match, replace=True)
+        conditions = Conditions(if_match, if_none_match, replace=True)
         done = self._commit(name, version.digest, version.record, conditions, old=version)
         self._end_old_versions(name)
         return done
@@ -192,7 +194,9 @@ class Changes:
         self._registry.mended(digest)
         return version
 
-    def configure(self, name: str, changes: Mapping[str, Any], if_match: str | None = None) -> Version:
+    def configure(
+        self, name: str, changes: Mapping[str, Any], if_match: str | None = None, if_none_match: str | None = None
+    ) -> Version:
         """Set some settings of a name; its newest version.
 
         Raises UnknownAdapterError, PreconditionFailedError, InvalidRequestError for one version's name.
@@ -204,7 +208,7 @@ class Changes:
         def decide(catalog: Catalog) -> dict[str, Any] | None:
             nonlocal found
             found = catalog.resolve(name)
-            check_preconditions(found, "", if_match=if_match, if_none_match=None, replace=True)
+            check_unchanged(found, if_match, if_none_match)
             settings = {**catalog.settings(name), **changes}
             if settings == dict(catalog.settings(name)):
                 return None
@@ -214,7 +218,7 @@ class Changes:
         assert found is not None
         return found
 
-    def delete(self, reference: str, if_match: str | None = None) -> None:
+    def delete(self, reference: str, if_match: str | None = None, if_none_match: str | None = None) -> None:
         """End a name (`x`) or one version of it (`x@2`); requests already bound finish.
 
         Raises UnknownAdapterError, PreconditionFailedError.
@@ -222,7 +226,7 @@ class Changes:
 
         def decide(catalog: Catalog) -> dict[str, Any]:
             version = catalog.resolve(reference)
-            check_preconditions(version, "", if_match=if_match, if_none_match=None, replace=True)
+            check_unchanged(version, if_match, if_none_match)
             number = version.version if "@" in reference else None
             return {"op": "delete", "name": version.name, "version": number, "created": now()}
 

@@ -10,33 +10,45 @@ def check_preconditions(
     """Whether content with this digest is to become the next version after `current` (None: no such adapter).
 
     False: it is the newest version's content already, so there is nothing to do, even under a stale `If-Match`.
-    Raises `PreconditionFailedError` when `If-Match` or `If-None-Match` (ETags as sent: quoted or not, `*`, or several
-    with commas) does not hold, and `ConflictError` when other content is there and neither `If-Match` nor `replace`
-    says to go on.
+    Raises `PreconditionFailedError` as `check_unchanged`, and `ConflictError` when other content is there and neither
+    `If-Match` nor `replace` says to go on.
     """
-    wanted, unwanted = _etags(if_match), _etags(if_none_match)
-    if current is not None and "*" in unwanted:
+    if current is None:
+        if if_match is not None:
+            raise PreconditionFailedError("there is no such adapter to match: leave If-Match out to create it")
+        return True
+    if "*" in _etags(if_none_match):
         raise PreconditionFailedError(
             f"adapter {current.name!r} exists already and If-None-Match: * only creates: choose another name"
         )
-    if current is not None and current.digest == digest:
+    if current.digest == digest:
         return False
-    if current is not None and current.digest in unwanted:
-        raise PreconditionFailedError(f"adapter {current.name!r} still has the ETag that If-None-Match excludes")
-    if if_match is not None:
-        if current is None:
-            raise PreconditionFailedError("there is no such adapter to match: leave If-Match out to create it")
-        if "*" not in wanted and current.digest not in wanted:
-            raise PreconditionFailedError(
-                f'adapter {current.name!r} has changed: its ETag is "{current.digest}" now: look again'
-            )
-        return True
-    if current is not None and not replace:
+    check_unchanged(current, if_match, if_none_match)
+    if if_match is None and not replace:
         raise ConflictError(
             f"adapter {current.name!r} exists already with other content: send If-Match with its ETag, "
             "or ?replace=true, to add a new version"
         )
     return True
+
+
+def check_unchanged(current: Version, if_match: str | None, if_none_match: str | None) -> None:
+    """Raises PreconditionFailedError when `If-Match` or `If-None-Match` does not hold for a version that is there.
+
+    Each is as sent: `*`, or tags with commas, quoted or not. A tag is a version's digest, with or without `sha256:`.
+    """
+    if _match(_etags(if_none_match), current):
+        raise PreconditionFailedError(
+            f"adapter {current.name!r} is there as If-None-Match excludes it: leave the header out to change it"
+        )
+    if if_match is not None and not _match(_etags(if_match), current):
+        raise PreconditionFailedError(
+            f'adapter {current.name!r} has changed: its ETag is "{current.digest}" now: look again'
+        )
+
+
+def _match(tags: set[str], current: Version) -> bool:
+    return not tags.isdisjoint({"*", current.digest, f"sha256:{current.digest}"})
 
 
 def _etags(header: str | None) -> set[str]:

@@ -127,8 +127,8 @@ async def record(request: Request, name: str, response: Response) -> dict[str, A
 
 
 @router.delete("/adapters/{name}", status_code=204, responses=CONDITIONAL, dependencies=[Depends(require_admin)])
-async def delete(request: Request, name: str, if_match: Match = None) -> None:
+async def delete(request: Request, name: str, if_match: Match = None, if_none_match: Match = None) -> None:
     """End a name, or one version of it; requests already admitted finish."""
     service = service_of(request)
-    await run_in_threadpool(service.changes.delete, name, if_match)
+    await run_in_threadpool(service.changes.delete, name, if_match, if_none_match)
     service.serve(name)

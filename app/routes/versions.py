@@ -5,15 +5,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import IO, Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.access.auth import require_admin, require_inference
 from app.access.gated import Gated
+from app.adapters.registry import Registry
 from app.adapters.stats import stats_of
 from app.adapters.temporary import temporary_room
+from app.answers import json_response
 from app.routes.asking import ERRORS, service_of
 from app.schemas.adapters import Record, RollbackRequest, SettingsRequest, Stats, Versions
 from app.schemas.errors import ErrorBody
@@ -32,12 +34,26 @@ def etag(version: Version) -> dict[str, str]:
 
 
 @router.get("/adapters/{name}/versions", response_model=Versions, response_model_exclude_unset=True)
-async def versions(request: Request, name: str) -> dict[str, Any]:
-    """Every version of a name, newest first."""
-    registry = service_of(request).registry
-    await run_in_threadpool(registry.log.refresh)
-    newest = await run_in_threadpool(registry.resolve, name)
-    return {"versions": [registry.show(version) for version in registry.catalog.versions(newest.name)]}
+async def versions(
+    request: Request,
+    name: str,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    after: Annotated[int | None, Query(ge=1)] = None,
+) -> Response:
+    """The versions of a name, newest first; `next` continues the list with `?after=`."""
+    return await run_in_threadpool(_page, service_of(request).registry, name, limit, after)
+
+
+def _page(registry: Registry, name: str, limit: int, after: int | None) -> Response:
+    registry.log.refresh()
+    there = registry.catalog.versions(registry.resolve(name).name)
+    found = [version for version in there if after is None or version.version < after][: limit + 1]
+    shown = found[:limit]
+    content = {
+        "versions": [registry.show(version) for version in shown],
+        "next": shown[-1].version if len(found) > limit else None,
+    }
+    return json_response(content, {})
 
 
 @router.post(
@@ -47,10 +63,12 @@ async def versions(request: Request, name: str) -> dict[str, Any]:
     responses=CHANGED,
     dependencies=[Depends(require_admin)],
 )
-async def rollback(request: Request, name: str, body: RollbackRequest, if_match: Match = None) -> JSONResponse:
+async def rollback(
+    request: Request, name: str, body: RollbackRequest, if_match: Match = None, if_none_match: Match = None
+) -> JSONResponse:
     """Make an old version's content the newest version again."""
     service = service_of(request)
-    version, new = await run_in_threadpool(service.changes.rollback, name, body.version, if_match)
+    version, new = await run_in_threadpool(service.changes.rollback, name, body.version, if_match, if_none_match)
     service.serve(name)
     headers = {"Location": f"/adapters/{version.name}", **etag(version)}
     return JSONResponse(service.registry.show(version), 201 if new else 200, headers)
@@ -64,12 +82,17 @@ async def rollback(request: Request, name: str, body: RollbackRequest, if_match:
     dependencies=[Depends(require_admin)],
 )
 async def configure(
-    request: Request, response: Response, name: str, body: SettingsRequest, if_match: Match = None
+    request: Request,
+    response: Response,
+    name: str,
+    body: SettingsRequest,
+    if_match: Match = None,
+    if_none_match: Match = None,
 ) -> dict[str, Any]:
     """Change the settings of a name."""
     service = service_of(request)
     changes = body.model_dump(exclude_unset=True)
-    version = await run_in_threadpool(service.changes.configure, name, changes, if_match)
+    version = await run_in_threadpool(service.changes.configure, name, changes, if_match, if_none_match)
     service.follower.wake()
     response.headers.update(etag(version))
     return service.registry.show(version)

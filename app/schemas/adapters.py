@@ -84,9 +84,10 @@ class Page(BaseModel):
 
 
 class Versions(BaseModel):
-    """Every version of a name, newest first."""
+    """Versions of a name, newest first. `next`: where the list goes on, with `?after=`."""
 
     versions: list[Record]
+    next: int | None
 
 
 class Stats(BaseModel):

@@ -46,6 +46,7 @@ def test_an_upload_is_served_and_described(server, made):
     record = response.json()
     assert response.headers["location"] == "/adapters/shown"
     assert response.headers["etag"] == f'"{record["digest"].removeprefix("sha256:")}"'
+    assert server.get("/adapters/shown").headers["etag"] == response.headers["etag"]
     assert {key: record[key] for key in ("name", "version", "task", "rank", "targets", "labels", "base_match")} == {
         "name": "shown",
         "version": 1,

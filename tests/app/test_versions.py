@@ -59,6 +59,46 @@ def test_versions_are_listed_newest_first(server, made):
     assert server.get("/adapters/nobody/versions").status_code == 404
 
 
+def test_the_versions_are_paged(server, made):
+    fill(server, made, "paged", 5)
+    server.delete("/adapters/paged@3")
+    pages, after = [], None
+    while True:
+        params = {"limit": 2} | ({"after": after} if after else {})
+        page = server.get("/adapters/paged/versions", params=params).json()
+        pages.append([record["version"] for record in page["versions"]])
+        after = page["next"]
+        if after is None:
+            break
+    assert pages == [[5, 4], [2, 1]]
+    whole = server.get("/adapters/paged/versions").json()
+    assert [record["version"] for record in whole["versions"]] == [5, 4, 2, 1] and whole["next"] is None
+    for params in ({"limit": 0}, {"limit": 1001}, {"after": 0}, {"after": "x"}):
+        assert server.get("/adapters/paged/versions", params=params).status_code == 422
+
+
+def test_a_tag_that_was_seen_before_the_last_version_changes_nothing(server, made):
+    fill(server, made, "tagged")
+    route = "/adapters/tagged"
+    old, record = server.get(f"{route}@1").headers["etag"], server.get(route).json()
+    for change in (
+        server.patch(route, json={"pinned": True}, headers={"If-Match": old}),
+        server.post(f"{route}/rollback", json={"version": 1}, headers={"If-Match": old}),
+        server.delete(route, headers={"If-Match": old}),
+        upload(server, "tagged", made[2].directory, headers={"If-Match": old}),
+    ):
+        assert (change.status_code, change.json()["error_type"]) == (412, "PreconditionFailed")
+    for tag in ("*", server.get(route).headers["etag"], f'"{record["digest"]}"'):
+        headers = {"If-None-Match": tag}
+        assert server.patch(route, json={"pinned": True}, headers=headers).status_code == 412
+        assert server.post(f"{route}/rollback", json={"version": 1}, headers=headers).status_code == 412
+        assert server.delete(route, headers=headers).status_code == 412
+    assert server.get(route).json() == record
+    headers = {"If-Match": f'"{record["digest"]}"'}  # as the record has it
+    assert upload(server, "tagged", made[2].directory, headers=headers).status_code == 201
+    assert server.delete(route, headers={"If-Match": server.get(route).headers["etag"]}).status_code == 204
+
+
 def test_a_rollback_is_a_new_version_with_old_content(server, made):
     fill(server, made, "rolled")
     newest = server.get("/adapters/rolled").headers["etag"]

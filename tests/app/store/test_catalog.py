@@ -246,6 +246,7 @@ ALLOWED = [  # current, digest, if_match, if_none_match, replace, is a new versi
     (CURRENT, A, None, None, True, False),
     (CURRENT, B, f'"{A}"', None, False, True),
     (CURRENT, B, A, None, False, True),
+    (CURRENT, B, f'"sha256:{A}"', None, False, True),
     (CURRENT, B, f'"{C}", "{A}"', None, False, True),
     (CURRENT, B, "*", None, False, True),
     (CURRENT, B, None, None, True, True),
@@ -261,6 +262,7 @@ REFUSED = [
     (CURRENT, A, None, "*", False, PreconditionFailedError),
     (CURRENT, B, None, "*", True, PreconditionFailedError),
     (CURRENT, B, None, f'"{A}"', True, PreconditionFailedError),
+    (CURRENT, B, None, f'"sha256:{A}"', True, PreconditionFailedError),
     (None, A, f'"{A}"', None, False, PreconditionFailedError),
     (None, A, "*", None, False, PreconditionFailedError),
 ]
