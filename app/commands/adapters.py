@@ -1,6 +1,7 @@
 """`lorat check | push | list | versions | rollback | delete | gc`."""
 
 import argparse
+import math
 import os
 import tempfile
 from functools import partial
@@ -11,6 +12,7 @@ from app.client import Client, files_of
 from app.commands.process import SettingsError, prepare_process, read_settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+_MOST_HOURS = 876_000  # a hundred years
 
 
 def add_parsers(commands: Any) -> None:
@@ -37,7 +39,7 @@ def add_parsers(commands: Any) -> None:
     collect.add_argument(
         "--keep", type=int, help="end all but so many newest versions of each name (LORAT_KEEP_VERSIONS)"
     )
-    collect.add_argument("--older-than-hours", type=float, default=24.0, help="spare younger contents (default 24)")
+    collect.add_argument("--older-than-hours", type=_hours, default=24.0, help="spare younger contents (default 24)")
     collect.set_defaults(run=_gc)
 
 
@@ -124,14 +126,31 @@ def _rollback(options: argparse.Namespace) -> None:
     print(f"{options.name}@{options.version} is served as {record['name']}@{record['version']}")
 
 
+def _hours(given: str) -> float:
+    """What argparse makes of a number of hours. Raises ArgumentTypeError."""
+    try:
+        hours = float(given)
+    except ValueError:
+        hours = math.nan
+    if not 0 <= hours <= _MOST_HOURS:
+        raise argparse.ArgumentTypeError(f"{given!r} is not a number of hours from 0 to {_MOST_HOURS}")
+    return hours
+
+
 def _gc(options: argparse.Namespace) -> None:
     from app.store.adapter_log import AdapterLog
     from app.store.gc import collect
+    from app.store.objects import local_root
     from app.store.store import Store
 
     settings = read_settings(**({"store": options.store} if options.store else {}))
     keep = settings.keep_versions if options.keep is None else options.keep
+    root = local_root(settings.store)
+    if root and not (root / "log").is_dir():  # opening it would make one
+        raise SettingsError(f"there is no store at {settings.store}: look at LORAT_STORE, or --store")
     log = AdapterLog(Store.open(settings.store))
+    if not (root or log.sequence):  # of a bucket only that can be known
+        raise SettingsError(f"nothing was ever uploaded to {settings.store}: look at LORAT_STORE, or --store")
     done = collect(log, older_than_seconds=options.older_than_hours * 3600, keep_versions=keep)
     print(
         f"{settings.store}: {done.versions_ended} versions ended, "

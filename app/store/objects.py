@@ -60,7 +60,7 @@ class Objects:
 
         Raises `StoreError` for a server that does not honour conditional writes: sharing it would lose uploads.
         """
-        root = _local_root(location)
+        root = local_root(location)
         if root is None:
             objects = cls(_remote(location, _READ), sender=_remote(location, _SENT))
         else:
@@ -179,7 +179,8 @@ def _remote(location: str, read_timeout: timedelta) -> ObjectStore:
     return from_url(location, retry_config=_RETRY, client_options=options)
 
 
-def _local_root(location: str) -> Path | None:
+def local_root(location: str) -> Path | None:
+    """The directory that a location is; None for a server's."""
     if "://" not in location:
         return Path(location).expanduser().resolve()
     url = urlsplit(location)
