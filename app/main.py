@@ -17,6 +17,7 @@ from app.access.pace import Pace
 from app.access.shedding import Shedding
 from app.adapters.changes import Changes
 from app.adapters.follow import Follower
+from app.adapters.preload import preload
 from app.adapters.registry import Registry
 from app.adapters.upload import UploadLimits
 from app.adapters.usage import Usage
@@ -88,9 +89,7 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
     try:
         if settings.demo:
             import_demos(changes, log.catalog)
-        for name in settings.preload:
-            bound = registry.bind(name)
-            engine.preload(bound.version.digest, bound.content).result()
+        preload(registry, engine, settings.preload, settings.slots)
         follower.start()
     except BaseException:
         engine.close(timeout=5)  # a thread still inside torch when Python ends would abort the process

@@ -1,9 +1,8 @@
 """Settings: read once from `LORAT_*` and the command line, typed and frozen. A bad value stops the start."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, DirectoryPath, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.access.keys import Key, parse_keys
@@ -58,7 +57,7 @@ class Settings(BaseSettings):
     reranker: str | None = Field(
         None, description="the adapter of /rerank where a request names none: clients of one-model servers cannot"
     )
-    lora_dir: Path | None = Field(
+    lora_dir: DirectoryPath | None = Field(
         None, description="directory that /v1/load_lora_adapter may read below; none: that route is closed"
     )
     demo: bool = Field(True, description="import the demo adapters into a store that never held any")

@@ -83,7 +83,8 @@ def test_a_terminated_server_says_so_before_it_closes_its_port(tiny_path, tmp_pa
         (["--dtype", "int8"], "LORAT_DTYPE"),
         (["--base", "/not/there"], "/not/there"),
         (["--device", "cuda:99"], "cuda:99"),
-        (["--preload", "nobody"], "nobody"),
+        (["--preload", "nobody"], "LORAT_PRELOAD"),
+        (["--lora-dir", "/not/there"], "LORAT_LORA_DIR"),
         (["--follow-seconds", "0"], "LORAT_FOLLOW_SECONDS"),
     ],
 )

@@ -13,7 +13,7 @@ from app.main import open_service
 from app.observe.metrics import Metrics
 from app.settings import Settings
 from app.store.gc import collect
-from lorat.errors import LoratError
+from lorat.errors import ConfigError
 from tests.app.conftest import running, upload
 from tests.oracle import make_peft
 
@@ -360,8 +360,18 @@ def test_a_version_that_no_longer_passes_the_check_is_damaged(store, made):
 
 @pytest.mark.parametrize("name", ["missing", "short@1", "corrupt@1", "nobody"])
 def test_a_preload_that_cannot_be_stops_the_start(store, name):
-    with pytest.raises(LoratError, match=name):
+    with pytest.raises(ConfigError, match=f"LORAT_PRELOAD.*{name}"):
         open_service(Settings(**store, preload=(name,)), Metrics())
+
+
+def test_more_preloads_than_slots_stop_the_start(store):
+    with pytest.raises(ConfigError, match="LORAT_PRELOAD names 2 adapters, and LORAT_SLOTS is 1"):
+        open_service(Settings(**store, preload=("fine", "corrupt", "fine@1"), slots=1), Metrics())
+
+
+def test_a_preload_is_told_of_a_close_name(store):
+    with pytest.raises(ConfigError, match="LORAT_PRELOAD: there is no adapter 'fin': did you mean 'fine'"):
+        open_service(Settings(**store, preload=("fin",)), Metrics())
 
 
 def test_preloaded_adapters_are_in_slots_at_the_start(store):
