@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     max_batch_tokens: Count | None = Field(
         None, description="tokens in one forward pass; none: measured at start, as `lorat tune` does"
     )
-    max_concurrent_requests: Count = Field(512, description="requests admitted at once; more get 429")
+    max_concurrent_requests: Count = Field(512, description="inference requests admitted at once; more get 429")
     max_queue_seconds: Positive = Field(
         1.0,
         description="how long what waits may take, by the measured pace; more get 429 with Retry-After. Adapters take "
@@ -75,21 +75,23 @@ class Settings(BaseSettings):
         "keeps answers quick under overload",
     )
     max_concurrent_per_key: Count | None = Field(
-        None, description="requests of one key at once; more get 429. Where there are no keys, all callers are one"
+        None,
+        description="inference requests of one key at once; more get 429. Where there are no keys, all callers are one",
     )
     max_concurrent_per_adapter: Count | None = Field(
-        None, description="requests for one adapter name at once; more get 429. The base counts as one"
+        None, description="inference requests for one adapter name at once; more get 429. The base counts as one"
     )
     requests_per_second_per_key: Positive | None = Field(
-        None, description="requests of one key a second; one second's worth, at least one, may come at once"
+        None, description="inference requests of one key a second; one second's worth, at least one, may come at once"
     )
     requests_per_second_per_adapter: Positive | None = Field(
-        None, description="requests for one adapter name a second; as requests_per_second_per_key"
+        None, description="inference requests for one adapter name a second; as requests_per_second_per_key"
     )
     request_timeout_seconds: Positive | None = Field(
         None,
-        description="when a request that sends no X-Request-Timeout is given up: 504, and what was not computed yet "
-        "is not; 429 at once where the queue is longer than that. None: it waits as long as its client does",
+        description="when an inference request that sends no X-Request-Timeout is given up: 504, and what was not "
+        "computed yet is not; 429 at once where the queue is longer than that. None: it waits as long as its client "
+        "does",
     )
     max_client_batch_size: Count = Field(256, description="inputs in one request")
     max_body_bytes: Count = Field(8 * MEBIBYTE, description="size of an inference request's body")
