@@ -12,7 +12,7 @@ from app.access.caller import BASE, Caller
 from app.access.gated import Gated
 from app.answers import count_tokens, headers_of, json_response, vectors
 from app.engine.jobs import Array
-from app.errors import InvalidRequestError
+from app.errors import ConflictError, InvalidRequestError
 from app.routes.asking import Adapters, ask_one, one, service_of
 from app.schemas.errors import OpenAIErrorBody
 from app.schemas.inference import Manners
@@ -21,7 +21,7 @@ from app.service import Answer, Service
 from app.store.catalog import Version
 
 ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": OpenAIErrorBody} for status in (400, 401, 403, 404, 408, 413, 422, 424, 429, 500, 503, 504)
+    status: {"model": OpenAIErrorBody} for status in (400, 401, 403, 404, 408, 409, 413, 422, 424, 429, 500, 503, 504)
 }
 router = APIRouter(
     prefix="/v1", tags=["openai"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS
@@ -31,28 +31,39 @@ router = APIRouter(
 @router.post("/embeddings", response_model=Embeddings)
 async def embeddings(body: EmbeddingRequest, request: Request, adapter: Adapters = None) -> Response:
     """A vector for each input, normalised."""
-    served = service_of(request).settings.served_name
-    answer = await ask_one(
-        request, "embedding", body.items(), reference_of(body.model, one(adapter), served), Manners()
-    )
+    service = service_of(request)
+    reference = reference_of(service, body.model, one(adapter))
+    answer = await ask_one(request, "embedding", body.items(), reference, Manners())
     rows = vectors(answer, True, body.dimensions)
     data = [
         {"object": "embedding", "index": index, "embedding": _encode(row, body.encoding_format)}
         for index, row in enumerate(rows)
     ]
-    content = {"object": "list", "data": data, "model": body.model or one(adapter) or served, "usage": usage(answer)}
+    named = body.model or one(adapter) or service.settings.served_name
+    content = {"object": "list", "data": data, "model": named, "usage": usage(answer)}
     return json_response(content, headers_of([answer]))
 
 
-def reference_of(model: str | None, adapter: str | None, served: str) -> str | None:
+def reference_of(service: Service, model: str | None, adapter: str | None) -> str | None:
     """The adapter that `model` and `?adapter=` name, None for the base.
 
-    Raises InvalidRequestError where they differ.
+    Raises InvalidRequestError where they differ, ConflictError where the model's name means two things.
     """
-    model = BASE if model == served else model
+    model = BASE if model is not None and _is_base(service, model) else model
     if model is not None and adapter is not None and model != adapter:
         raise InvalidRequestError(f"model {model!r} and ?adapter={adapter!r} differ: send one of them")
     return model if adapter is None else adapter
+
+
+def _is_base(service: Service, name: str) -> bool:
+    """Whether a name means the base. Raises ConflictError where an adapter has the base's name."""
+    served = service.settings.served_name
+    if name == served and service.registry.catalog.newest(served):
+        raise ConflictError(
+            f"{served!r} is what this server calls the base (LORAT_SERVED_NAME), and another server sharing its store "
+            f"took an adapter of that name: ask for {BASE!r}, or for the adapter at /embed or /classify"
+        )
+    return name in (served, BASE)
 
 
 def usage(answer: Answer) -> dict[str, int]:
@@ -83,7 +94,7 @@ def _models(service: Service, caller: Caller) -> Response:
 async def model(request: Request, name: str) -> Model:
     """The base, or one adapter: `name` or `name@version`."""
     service = service_of(request)
-    if name in (service.settings.served_name, BASE):
+    if _is_base(service, name):
         return _base(service)
     return _adapter(service, await service.version_of(name), name)
 

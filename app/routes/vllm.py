@@ -32,8 +32,7 @@ DONE: dict[int | str, dict[str, Any]] = {
 @router.post("/classify", response_model=Classification)
 async def classify(body: ClassificationRequest, request: Request, adapter: Adapters = None) -> Response:
     """The most likely label of each input, and the probabilities of all."""
-    served = service_of(request).settings.served_name
-    reference = reference_of(body.model, one(adapter), served)
+    reference = reference_of(service_of(request), body.model, one(adapter))
     answer = await ask_one(request, "sequence_classification", body.items(), reference, Manners())
     content = {
         "id": f"classify-{uuid.uuid4().hex}",

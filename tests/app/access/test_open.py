@@ -144,8 +144,20 @@ def test_the_bases_served_name_opens_no_adapter(serve, made, tmp_path):
     for route in ("", "/versions", "/stats", "/download"):
         assert client.get(f"/adapters/everyones{route}", headers=bearer("k-team")).status_code == 403
         assert client.get(f"/adapters/everyones{route}", headers=bearer("k-reader")).status_code == 200
-    answer = client.get("/v1/models/everyones", headers=bearer("k-team"))
-    assert answer.status_code == 200 and answer.json()["parent"] is None
+    listed = client.get("/v1/models", headers=bearer("k-reader")).json()["data"]  # which looks at the log
+    assert [one["id"] for one in listed].count("everyones") == 2
+    for key in ("k-team", "k-reader"):
+        body = {"input": "a", "model": "everyones"}
+        for answer in (
+            client.get("/v1/models/everyones", headers=bearer(key)),
+            client.post("/v1/embeddings", json=body, headers=bearer(key)),
+            client.post("/v1/classify", json=body, headers=bearer(key)),
+        ):
+            assert answer.status_code == 409 and "LORAT_SERVED_NAME" in answer.json()["error"]["message"]
+        answer = client.post("/v1/embeddings", json=body | {"model": "base"}, headers=bearer(key))
+        assert answer.status_code == 200 and answer.headers["x-lorat-adapter"] == "base"
+    answer = client.post("/embed", params={"adapter": "everyones"}, json={"inputs": "a"}, headers=bearer("k-reader"))
+    assert answer.headers["x-lorat-adapter"] == "everyones@1"
     with pytest.raises(ConfigError, match="LORAT_SERVED_NAME"):
         open_service(Settings(store=store, served_name="everyones"), Metrics())
 
