@@ -140,7 +140,7 @@ def _hours(given: str) -> float:
 def _gc(options: argparse.Namespace) -> None:
     from app.store.adapter_log import AdapterLog
     from app.store.gc import collect
-    from app.store.objects import local_root
+    from app.store.location import local_root
     from app.store.store import Store
 
     settings = read_settings(**({"store": options.store} if options.store else {}))

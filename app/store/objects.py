@@ -13,13 +13,13 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from app.errors import StoreError
+from app.store.location import local_root, without_credentials
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta  # exists for type checkers only
@@ -58,7 +58,8 @@ class Objects:
     def open(cls, location: str, folders: Iterable[str]) -> "Objects":
         """Open a directory (made if missing, with these folders) or a URL such as `s3://bucket/prefix`.
 
-        Raises `StoreError` for a server that does not honour conditional writes: sharing it would lose uploads.
+        Raises `StoreError` for what is neither, and for a server that does not honour conditional writes: sharing it
+        would lose uploads.
         """
         root = local_root(location)
         if root is None:
@@ -162,7 +163,7 @@ def naming(what: str) -> Iterator[None]:
 
 def _explain(error: Exception) -> str:
     """The first line of what obstore says, and why a server did not answer: it says that only further down."""
-    first, _, further = (str(error) or repr(error)).partition("\n")
+    first, _, further = without_credentials(str(error) or repr(error)).partition("\n")
     fault = _FAULT.search(further)
     return f"{first} ({_FAULTS[fault[1]]})" if fault else first
 
@@ -177,14 +178,6 @@ def _remote(location: str, read_timeout: timedelta) -> ObjectStore:
         "allow_http": plain,
     }
     return from_url(location, retry_config=_RETRY, client_options=options)
-
-
-def local_root(location: str) -> Path | None:
-    """The directory that a location is; None for a server's."""
-    if "://" not in location:
-        return Path(location).expanduser().resolve()
-    url = urlsplit(location)
-    return Path(unquote(url.path)) if url.scheme == "file" else None
 
 
 def _sweep(folder: Path) -> None:
