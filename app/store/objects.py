@@ -77,7 +77,8 @@ class Objects:
     def _probe(self, location: str) -> None:
         key = f"probe-{uuid.uuid4().hex}"
         try:
-            if self.create(key, b"probe") and not self.create(key, b"probe"):
+            # Where the answer to the first was lost it was sent again, and found itself: nobody else knows the key.
+            if (self.create(key, b"probe") or self.get(key) == b"probe") and not self.create(key, b"probe"):
                 return
         finally:
             with suppress(BaseError, OSError):  # a probe left behind harms nobody and is not what went wrong
@@ -184,8 +185,9 @@ def _sweep(folder: Path) -> None:
     """Remove what a killed process left half written."""
     oldest = time.time() - _STALE_SECONDS
     for path in folder.iterdir():
-        if _TEMPORARY.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process sweeps, too
+            if _TEMPORARY.fullmatch(path.name) and path.is_file() and path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def _fsync(path: Path) -> None:

@@ -178,11 +178,16 @@ class Store:
         with naming(f"read the log of {self.location}"):
             if after > 0 and self._objects.get(_log_key(after + 1)) is None:
                 return []  # the usual case costs one request and no listing
-            sequences = range(after + 1, self._last_sequence(after) + 1)
-            if len(sequences) < THREADS:
-                return [self._entry(sequence) for sequence in sequences]
-            with ThreadPoolExecutor(THREADS) as readers:
-                return list(readers.map(self._entry, sequences))
+            listed = range(after + 1, self._last_sequence(after) + 1)
+            if len(listed) < THREADS:
+                entries = [self._entry(sequence) for sequence in listed]
+            else:
+                with ThreadPoolExecutor(THREADS) as readers:
+                    entries = list(readers.map(self._entry, listed))
+            # A listing may be late: what it does not show yet has the next keys.
+            while self._objects.get(_log_key(after + len(entries) + 1)) is not None:
+                entries.append(self._entry(after + len(entries) + 1))
+            return entries
 
     def _last_sequence(self, after: int) -> int:
         numbers = (_LOG.fullmatch(found["path"]) for found in self._objects.list("log", _log_key(after)))

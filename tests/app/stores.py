@@ -30,6 +30,7 @@ class FakeS3(BaseHTTPRequestHandler):
     conditional = True
     silent = False  # whether it takes requests and never answers
     takes = 0.0  # seconds until it answers a PUT of a content, as where the way there is slow
+    lists = True  # whether listings show what there is
     deletes = True  # whether it may be asked to delete
     lose_answer_to = "nothing"  # a part of the key whose first PUT succeeds and is answered 500
     protocol_version = "HTTP/1.1"
@@ -79,7 +80,7 @@ class FakeS3(BaseHTTPRequestHandler):
 
     def _listing(self, prefix: str, after: str) -> bytes:
         with self.lock:
-            keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after)
+            keys = sorted(key for key in self.objects if key.startswith(prefix) and key > after and self.lists)
         contents = "".join(
             f"<Contents><Key>{key}</Key><LastModified>2020-01-05T10:00:00.000Z</LastModified><ETag>e</ETag>"
             f"<Size>{len(self.objects[key])}</Size></Contents>"

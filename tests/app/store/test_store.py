@@ -209,6 +209,15 @@ def test_a_server_that_ignores_conditions_is_refused_by_name(s3: type[FakeS3]) -
     assert s3.objects == {}
 
 
+def test_a_probe_whose_answer_was_lost_is_no_fault(s3: type[FakeS3]) -> None:
+    s3.lose_answer_to = "probe"
+    Store.open("s3://bucket/prefix")
+    assert s3.lose_answer_to == "nothing"
+    s3.conditional, s3.lose_answer_to = False, "probe"
+    with pytest.raises(StoreError, match="ignores conditional writes"):
+        Store.open("s3://bucket/prefix")
+
+
 def test_a_probe_that_cannot_be_removed_hides_no_fault(s3: type[FakeS3]) -> None:
     s3.deletes = False
     Store.open("s3://bucket/prefix")
@@ -228,6 +237,34 @@ def test_a_location_that_cannot_be_opened_is_named(location: str, tmp_path: Path
     location = location.format(tmp=tmp_path)
     with pytest.raises(StoreError, match=location):
         Store.open(location)
+
+
+def test_what_a_listing_does_not_show_yet_is_read(s3: type[FakeS3]) -> None:
+    ours, theirs = (AdapterLog(Store.open("s3://bucket/prefix")) for _ in range(2))
+    ours.commit(lambda catalog: upload("x"))
+    ours.commit(lambda catalog: upload("y"))
+    s3.lists = False
+    assert AdapterLog(Store.open("s3://bucket/prefix")).sequence == 2
+    theirs.commit(lambda catalog: upload("z"))
+    assert ours.refresh() == 1
+    assert len(ours.catalog) == len(theirs.catalog) == 3
+
+
+def test_what_another_process_sweeps_meanwhile_stops_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.open(str(tmp_path))
+    leftover = tmp_path / "log" / "000000000002.json#1"
+    leftover.write_bytes(b"half")
+    is_file = Path.is_file
+
+    def swept(path: Path) -> bool:
+        found = is_file(path)
+        if path == leftover:
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "is_file", swept)
+    Store.open(str(tmp_path))
+    assert not leftover.exists()
 
 
 def test_leftover_temporaries_are_swept_when_old(tmp_path: Path) -> None:
