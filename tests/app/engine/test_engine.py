@@ -191,6 +191,7 @@ def test_pins_give_way_last_and_never_what_the_batch_holds(tiny_path, tmp_path):
     assert set(residency.digests()) == {"0", "2"}
     residency.preload("3", many["3"])
     assert set(residency.digests()) == {"0", "3"}
+    assert not residency.has_room()
     residency.preload("1", many["1"])  # only pinned ones could give way
     assert set(residency.digests()) == {"0", "3"}
 
