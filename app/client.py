@@ -65,23 +65,11 @@ class Client:
 
     def adapters(self) -> Iterator[dict[str, Any]]:
         """Every adapter's record, by name."""
-        after: str | None = None
-        while True:
-            page = self._object("GET", "/adapters", params={"after": after} if after else {})
-            yield from page["adapters"]
-            after = page["next"]
-            if not after:
-                return
+        return self._pages("/adapters", "adapters")
 
     def versions(self, name: str) -> Iterator[dict[str, Any]]:
         """The record of every version of a name, newest first."""
-        after: int | None = None
-        while True:
-            page = self._object("GET", f"{_path(name)}/versions", params={"after": after} if after else {})
-            yield from page["versions"]
-            after = page["next"]
-            if not after:
-                return
+        return self._pages(f"{_path(name)}/versions", "versions")
 
     def rollback(self, name: str, version: int) -> dict[str, Any]:
         """Make an old version's content the newest again. Returns the record of what the name now means."""
@@ -90,6 +78,18 @@ class Client:
     def delete(self, reference: str) -> None:
         """Delete a name, or one version of it (`name@2`)."""
         self._call("DELETE", _path(reference))
+
+    def _pages(self, path: str, field: str) -> Iterator[dict[str, Any]]:
+        """What a list holds, page by page."""
+        after: str | int | None = None
+        while True:
+            page = self._object("GET", path, params={"after": after} if after else {})
+            if field not in page:
+                raise self._stranger()
+            yield from page[field]
+            after = page.get("next")
+            if not after:
+                return
 
     def _object(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         answer = self._call(method, path, **options)

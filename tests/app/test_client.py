@@ -87,6 +87,7 @@ def test_a_key_that_no_header_holds_is_refused_and_not_shown(key, capsys):
     [
         ((200, b"<html>"), "not as LoRAT does"),
         ((200, b"[]"), "not as LoRAT does"),
+        ((200, b"{}"), "not as LoRAT does"),
         ((301, b"", (("Location", "https://elsewhere/adapters"),)), "sends on to https://elsewhere/adapters"),
         ((502, b"bad gateway"), "502: bad gateway"),
     ],
