@@ -107,7 +107,8 @@ class Settings(BaseSettings):
     )
     body_timeout_seconds: Positive = Field(
         20.0,
-        description="time in which a body must have arrived, and a second more for each 64 KiB of it; then it is 408",
+        description="time in which a body must have arrived, and a second more for each 64 KiB of it; then it is 408. "
+        "As long as a download may take; then it is cut off",
     )
     auto_truncate: bool = Field(True, description="cut over-long inputs where the request does not say")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug: a line per forward")

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.errors import SlowBodyError, TooLargeError, status_of
 from lorat.errors import LoratError
 
-_LEAST_BYTES_PER_SECOND = 64 * 1024
+LEAST_BYTES_PER_SECOND = 64 * 1024
 
 
 class BodyLimit:
@@ -50,7 +50,7 @@ class _Body:
         """As ASGI's. Raises HTTPException, which FastAPI passes on while it reads a body."""
         if self._whole:  # what comes now is that the client goes, in its own time
             return await self._receive()
-        end = self._end + self._received / _LEAST_BYTES_PER_SECOND
+        end = self._end + self._received / LEAST_BYTES_PER_SECOND
         try:
             async with asyncio.timeout(max(0.0, end - time.perf_counter())):
                 message = await self._receive()

@@ -1,8 +1,9 @@
 """`/adapters/{name}/…`: versions, rollback, download, settings, stats."""
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -11,6 +12,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.access.auth import require_admin, require_inference
+from app.access.body_limit import LEAST_BYTES_PER_SECOND
 from app.access.gated import Gated
 from app.adapters.registry import Registry
 from app.adapters.stats import stats_of
@@ -119,24 +121,28 @@ async def download(request: Request, reference: str) -> StreamingResponse:
         held.enter_context(service.limits.downloads.held())
         with temporary_room():
             file = held.enter_context(await run_in_threadpool(service.registry.export, version))
+        size = os.fstat(file.fileno()).st_size
         headers = {
-            "Content-Length": str(os.fstat(file.fileno()).st_size),
+            "Content-Length": str(size),
             "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.zip"',
             "ETag": f'"{version.digest}"',
         }
-        return _Download(file, headers, held.pop_all())
+        seconds = service.settings.body_timeout_seconds + size / LEAST_BYTES_PER_SECOND
+        return _Download(file, headers, seconds, held.pop_all())
 
 
 class _Download(StreamingResponse):
-    """A file, and what is held until the client has it, or has gone."""
+    """A file, and what is held until the client has it, or has gone, or takes too long."""
 
-    def __init__(self, file: IO[bytes], headers: Mapping[str, str], held: ExitStack) -> None:
+    def __init__(self, file: IO[bytes], headers: Mapping[str, str], seconds: float, held: ExitStack) -> None:
         super().__init__(_chunks(file), 200, headers, "application/zip")
-        self._held = held
+        self._seconds, self._held = seconds, held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._held:
-            await super().__call__(scope, receive, send)
+        """Send it. One that returns before it has sent all has its connection closed."""
+        with self._held, suppress(TimeoutError):
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+from app.routes import versions
 from tests.app.conftest import files_of, process, upload
 from tests.oracle import make_peft
 
@@ -58,6 +59,22 @@ def test_so_many_downloads_are_sent_at_once(serve, made):
     assert len(until(lambda: client.get("/adapters/x/download"), 200).content) > 24 << 20
     assert client.get("/adapters/nobody/download").status_code == 404
     assert client.get("/adapters/x/download").status_code == 200
+
+
+def test_a_download_that_is_not_taken_is_cut_off(serve, made, monkeypatch):
+    monkeypatch.setattr(versions, "LEAST_BYTES_PER_SECOND", 1 << 40)
+    client = serve(max_concurrent_transfers=1, body_timeout_seconds=0.5)
+    files = [*files_of(made), ("files", ("large.png", os.urandom(1 << 20) * 24))]
+    assert client.post("/adapters", data={"name": "x"}, files=files).status_code == 201
+
+    def begun():
+        with client.stream("GET", "/adapters/x/download") as response:
+            return response
+
+    with connected(client, "GET /adapters/x/download HTTP/1.1") as slow:
+        slow.sendall(b"\r\n")
+        assert slow.recv(1)
+        until(begun, 200)
 
 
 def zipped(directory):
