@@ -41,6 +41,7 @@ class MultiLoRAT:
         self._model = PackedBert(base.weights(), base.config)
         self._base_pooler = self._model.pooler
         self._longest = self._model.longest
+        self._vocabulary = base.config.vocab_size
         self._types = set(range(base.config.type_vocab_size))
         self.slots = Slots({linear.key: linear for linear in self._model.groups()}, slots)
         self._encode = Encoder(self._model)
@@ -152,8 +153,8 @@ class MultiLoRAT:
             raise InputError("a row has no tokens: give at least one token id")
         if len(tokens) > self._longest:
             raise InputTooLongError(f"a row has {len(tokens)} tokens, the model takes {self._longest}: truncate it")
-        if min(tokens.ids) < 0 or max(tokens.ids) >= self.base.tokenizer.vocabulary:
-            raise InputError(f"a row has a token id outside the vocabulary of {self.base.tokenizer.vocabulary}")
+        if min(tokens.ids) < 0 or max(tokens.ids) >= self._vocabulary:
+            raise InputError(f"a row has a token id outside the vocabulary of {self._vocabulary}")
         if tokens.types is not None and (len(tokens.types) != len(tokens) or not set(tokens.types) <= self._types):
             raise InputError(f"a row's types must be as many as its ids, each of {sorted(self._types)}")
 

@@ -120,8 +120,9 @@ def test_nothing_is_written_over_and_nothing_half(tiny_path, tmp_path, monkeypat
     before = sorted(tmp_path.iterdir())
     head = {"classifier.weight": torch.ones(1, 32), "classifier.bias": torch.ones(1)}
     torch.save(state() | head, tmp_path / "a.pt")
+    how = {"base": tiny_path, "alpha": 4, "task": "sequence_classification"}
     with pytest.raises(AdapterFileError, match="labels"):  # longer than lorat.json may hold: seen when it is read back
-        convert(tmp_path / "a.pt", tmp_path / "bad", base=tiny_path, alpha=4, labels=["x" * 1000])
+        convert(tmp_path / "a.pt", tmp_path / "bad", labels=["x" * 1000], **how)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         convert(tmp_path / "a.pt", tmp_path / "file/out", base=tiny_path, alpha=4)
