@@ -241,10 +241,13 @@ class LoRAT(ActivationCheckpointing, nn.Module):
         loading.check(adapter, self.task, self._first_labels)
         if set(adapter.lora) != set(self.sites()):
             raise ConfigError("the adapter's layers are not this model's: wrap with the adapter's tune and layers")
+        self._take(adapter)
+        return adapter
+
+    def _take(self, adapter: Adapter) -> None:
         loading.fill(self.adapted(), self.saved_modules(), adapter, self._first_values)
         self._first_labels.joined(adapter.head).put(self.config)
         self.unmerge()  # what was merged is of the values before
-        return adapter
 
     @classmethod
     def from_pretrained(cls, model: Any, directory: str | Path) -> "LoRAT":
@@ -256,7 +259,7 @@ class LoRAT(ActivationCheckpointing, nn.Module):
         adapter = read_adapter(directory, _shape(encoder_of(model), model.name_or_path))
         loading.check(adapter, TASKS[type(model).__name__], loading.ModelLabels.of(model.config))
         wrapped = cls(model, **loading.wrapping(adapter, Path(directory)))
-        wrapped.load(directory)
+        wrapped._take(adapter)
         return wrapped
 
     def _shape(self) -> BaseShape:
