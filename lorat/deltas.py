@@ -19,6 +19,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "ffn_output": ("ffn_output",),
 }
 
+Key = tuple[int, str]
+"""Of a group's linear in the base: its layer, and the group's name."""
+
 _JOINED_RANK = 32
 
 

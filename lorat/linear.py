@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from lorat.adapter import Linear
+from lorat.deltas import Key
 from lorat.layout import lay_out, linear, plain, round_rows
-from lorat.routing import Key, Merged, Routing
+from lorat.routing import Merged, Routing
 
 Activation = Callable[[Tensor], Tensor]
 """It may write its argument."""

@@ -6,12 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lorat.deltas import Delta
+from lorat.deltas import Delta, Key
 from lorat.ops import lora_delta
 from lorat.slots import Slot
-
-Key = tuple[int, str]
-"""(layer, group)"""
 
 
 class Segment(NamedTuple):

@@ -10,27 +10,27 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from lorat.adapter import Adapter
-from lorat.deltas import GROUPS, Delta, GroupLinear, merge, stack
+from lorat.deltas import GROUPS, Delta, GroupLinear, Key, merge, stack
 from lorat.errors import NotLoadedError, SlotsFullError
 from lorat.gpu.lanes import settle
 from lorat.heads import LoadedHead
 from lorat.ops.table import Table
 from lorat.targets import Site
 
-Groups = Mapping[tuple[int, str], GroupLinear]
+Groups = Mapping[Key, GroupLinear]
 """The base's linears by (layer, group)."""
 
 
 class Slot:
     """A loaded adapter. Hand it to `Row`; ask for a new one after `unload`."""
 
-    def __init__(self, owner: "Slots", index: int, adapter: Adapter, deltas: Mapping[tuple[int, str], Delta]) -> None:
+    def __init__(self, owner: "Slots", index: int, adapter: Adapter, deltas: Mapping[Key, Delta]) -> None:
         self.owner = owner
         self.index = index
         self.adapter = adapter
         self.deltas = deltas
         self.head: LoadedHead | None = None  # filled by MultiLoRAT, which knows the base's pooler
-        self.merged: Mapping[tuple[int, str], Tensor] = {}
+        self.merged: Mapping[Key, Tensor] = {}
         self.table: Table | None = None  # filled when a GPU's batch first has it
         self.loaded = True
 
@@ -104,7 +104,7 @@ class Slots:
         """Drop a slot's merged weights."""
         slot.merged = {}
 
-    def _deltas(self, adapter: Adapter) -> dict[tuple[int, str], Delta]:
+    def _deltas(self, adapter: Adapter) -> dict[Key, Delta]:
         deltas = {}
         for (layer, group), linear in self._groups.items():
             chosen = [adapter.lora.get(Site(layer, target)) for target in GROUPS[group]]

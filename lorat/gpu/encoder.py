@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from lorat.deltas import Key
 from lorat.gpu.attention import choose_attention, runs_flash
 from lorat.gpu.buckets import Bucket
 from lorat.gpu.plan import Plan
-from lorat.ops.table import Key
 from lorat.packed import Attention, PackedBert
 from lorat.routing import Routing, Segment
 

@@ -9,10 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lorat.deltas import GROUPS, Delta
-
-Key = tuple[int, str]
-"""(layer, group)"""
+from lorat.deltas import GROUPS, Delta, Key
 
 PARTS = max(map(len, GROUPS.values()))
 PART = 3  # fields before the first part: ranks in all, address of A, address of the bias (0: none)

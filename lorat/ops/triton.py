@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lorat.deltas import Delta
+from lorat.deltas import Delta, Key
 from lorat.gpu.lanes import settle
 from lorat.ops import kernels, passes
-from lorat.ops.table import PART, PART_FIELDS, Key, Table, first_field
+from lorat.ops.table import PART, PART_FIELDS, Table, first_field
 from lorat.ops.tiles import ROWS, tile
 
 _SPAN = 1024  # inputs that one program sums up; it depends on the layer alone, so a row's sum is always the same
