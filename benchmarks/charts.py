@@ -1,4 +1,4 @@
-"""The pictures of docs/performance.md, from the numbers in benchmarks/results.
+"""The pictures of docs/performance.md and docs/training.md, from the numbers in benchmarks/results.
 
 python -m benchmarks.charts
 """
@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 
 from benchmarks.rounds import RESULTS
 from benchmarks.serve import medians
+from benchmarks.training_table import picture, scores
 
 DOCS = Path(__file__).parents[1] / "docs"
 plt.rcParams["svg.fonttype"] = "none"  # words stay words
+plt.rcParams["svg.hashsalt"] = "lorat"  # the same numbers make the same file
 OURS, OTHERS = "#2b6cb0", "#a0aec0"
 
 
@@ -31,6 +33,7 @@ def main() -> None:
         _overload(_read("overload"))
     if _there("soak"):
         _soak(_read("soak")["samples"])
+    _save(picture(scores()), "training-scores")
 
 
 def _there(name: str) -> bool:
@@ -60,7 +63,7 @@ def _overload(result: Mapping[str, Any]) -> None:
             panel.set_xlabel("load, times the capacity")
             panel.spines[["top", "right"]].set_visible(False)
         axes[0].axhline(row["capacity"], color=OTHERS, linestyle=":")
-    _save(figure, "overload")
+    _save(figure, "performance-overload")
 
 
 def _soak(samples: Sequence[Mapping[str, float]]) -> None:
@@ -72,11 +75,11 @@ def _soak(samples: Sequence[Mapping[str, float]]) -> None:
         panel.set_title(name.replace("rss_mb", "resident memory, MB"), loc="left", fontsize=9)
         panel.set_xlabel("minutes")
         panel.spines[["top", "right"]].set_visible(False)
-    _save(figure, "soak")
+    _save(figure, "performance-soak")
 
 
 def _save(figure: Figure, name: str) -> None:
-    figure.savefig(DOCS / f"performance-{name}.svg", bbox_inches="tight", metadata={"Date": None})
+    figure.savefig(DOCS / f"{name}.svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
 
 
@@ -91,7 +94,7 @@ def _bars(name: str, title: str, values: Mapping[str, float]) -> None:
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(title, loc="left")
-    _save(figure, name)
+    _save(figure, f"performance-{name}")
 
 
 if __name__ == "__main__":
