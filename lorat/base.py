@@ -1,5 +1,6 @@
 """Find, verify and load a base model."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -48,6 +49,11 @@ class Base:
         Raises BaseError where they are not what its config says.
         """
         return read_base_weights(self.directory, self.config, self.device, self.dtype)
+
+    def read_hash(self) -> str:
+        """SHA-256, in hex, over all that is read of it: its weight files, its tokenizer, its recipe."""
+        weights = [file_sha256(file) for file in sorted(weight_files(self.directory))]
+        return hashlib.sha256(repr((weights, self.tokenizer.to_json(), self.recipe)).encode()).hexdigest()
 
     def encode(
         self,

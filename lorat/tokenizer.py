@@ -77,6 +77,11 @@ class Tokenizer:
         added = backend.get_added_tokens_decoder().values()
         self._words = isinstance(backend.pre_tokenizer, BertPreTokenizer) and not any(" " in t.content for t in added)
 
+    def to_json(self) -> str:
+        """Its definition, as in a `tokenizer.json`."""
+        definition: str = self._backend.to_str()
+        return definition
+
     def encode(
         self,
         texts: Sequence[Text],

@@ -86,7 +86,7 @@ def train(plan: Plan) -> dict[str, Scores]:
         check_similar(data)
     base = load_base(plan.base, dtype="float32")
     check_words(base, data)
-    run = _Run(plan, task, data, base, Work(plan, task, data, base.shape.base_id or ""), cut_texts(base, data.train))
+    run = _Run(plan, task, data, base, Work(plan, task, data, base.read_hash()), cut_texts(base, data.train))
     if run.cut:
         print(run.cut, flush=True)
     with run.work.writing():
@@ -135,7 +135,11 @@ def _report(run: _Run, directory: Path, server: MultiLoRAT, history: History) ->
     answers: dict[str, Answers] = {plan.title: Served(server, slot), "frozen base": Frozen(server, data)}
     adapted, frozen = (measure(task, who, split, data.labels, data.multi_label) for who in answers.values())
     lengths = [len(tokens) for tokens in encode(server.base, texts_of(split))]
-    drawn = draw(directory, task, data, split, history, adapted, frozen, lengths)
+    try:
+        drawn = draw(directory, task, data, split, history, adapted, frozen, lengths)
+    except (ArithmeticError, MemoryError, ValueError) as error:  # no picture is worth the adapter
+        print(f"the pictures could not be drawn: {error}", flush=True)
+        drawn = {}
     scores = dict(zip(answers, (adapted.scores, frozen.scores), strict=True))
     Card(plan, task, data, run.cut, history, scores, name, drawn).write(directory)
     return scores

@@ -1,5 +1,6 @@
 """Who can be measured here: an adapter as it is served, and the frozen base beside it."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -105,7 +106,9 @@ class Frozen:
         assert self._data is not None
         (x, y), (dev_x, dev_y) = self._features(self._data.train), self._features(self._data.dev)
         models = [LogisticRegression(C=c, max_iter=2000) for c in _REGULARISATION]
-        fitted = [(OneVsRestClassifier(model) if y.ndim == 2 else model).fit(x, y) for model in models]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Label .* is present in")  # in all rows, or in none
+            fitted = [(OneVsRestClassifier(model) if y.ndim == 2 else model).fit(x, y) for model in models]
         return max(fitted, key=lambda model: model.score(dev_x, dev_y))
 
     def _features(self, split: Split) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ of the head. Without it they are train's, sorted. Without dev a share of train i
 a row are not read.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -211,3 +212,5 @@ def _check_scores(pairs: Split, rows: str) -> None:
     if have_one_score(pairs):
         assert isinstance(pairs, TextPairs) and pairs.scores
         raise ConfigError(f"{rows} have the score {pairs.scores[0]:g}: give others as well, or pairs without scores")
+    if isinstance(pairs, TextPairs) and pairs.scores and not math.isfinite(max(pairs.scores) - min(pairs.scores)):
+        raise ConfigError(f"{rows} have scores from {min(pairs.scores):g} to {max(pairs.scores):g}: scale them down")

@@ -120,6 +120,10 @@ def _progress() -> Any:
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
             if not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm")):
                 raise ConfigError(f"training diverged in epoch {state.epoch:.1f}: lower the learning rate")
+            if not math.isfinite(logs.get(SCORE, 0.0)):
+                raise ConfigError(
+                    "the dev score is undefined, the model answers all its rows alike: give others for dev"
+                )
             if SCORE in logs:
                 loss = next((f"loss {row['loss']:.4f}, " for row in reversed(state.log_history) if "loss" in row), "")
                 self.training_bar.write(f"epoch {state.epoch:g}: {loss}dev {logs[SCORE]:.4f}")

@@ -1,5 +1,6 @@
 """Scores of predictions. Each gives its measures by name, in the order they are shown; the first is the main one."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -83,10 +84,15 @@ def retrieval_scores(vectors: Array, labels: Sequence[int]) -> Scores:
 
 
 def pair_scores(first: Array, second: Array, gold: Sequence[float]) -> Scores:
-    """Spearman's and Pearson's correlation of cosine and score. first, second: (pairs, dimensions), normalised."""
+    """Spearman's and Pearson's correlation of cosine and score; nan where all cosines are one.
+
+    first, second: (pairs, dimensions), normalised.
+    """
     from scipy.stats import pearsonr, spearmanr
 
     cosine = np.einsum("ij,ij->i", first, second)
+    if np.ptp(cosine) == 0:
+        return {"Spearman": math.nan, "Pearson": math.nan}
     return {"Spearman": float(spearmanr(cosine, gold)[0]), "Pearson": float(pearsonr(cosine, gold)[0])}
 
 

@@ -107,7 +107,10 @@ def _fit(model: LoRAT, items: Sequence[Item], labels: int, c: float) -> None:
 def _regression(
     x: np.ndarray[Any, Any], y: np.ndarray[Any, Any], labels: int, c: float
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Weight (labels, hidden) and bias (labels,). x: (rows, hidden). y: (rows,), or (rows, labels) of 0 and 1."""
+    """Weight (labels, hidden) and bias (labels,). x: (rows, hidden). y: (rows,), or (rows, labels) of 0 and 1.
+
+    Of several labels a row, one that all rows have, or none, gets its odds, half a row added to either side.
+    """
     from sklearn.linear_model import LogisticRegression
 
     def fit(target: Any) -> Any:
@@ -115,10 +118,12 @@ def _regression(
 
     weight, bias = np.zeros((labels, x.shape[1])), np.zeros(labels)
     if y.ndim == 2:
-        for label in range(labels):
-            if 0 < y[:, label].sum() < len(y):
+        for label, count in enumerate(y.sum(0)):
+            if 0 < count < len(y):
                 fitted = fit(y[:, label])
                 weight[label], bias[label] = fitted.coef_[0], fitted.intercept_[0]
+            else:
+                bias[label] = math.log((count + 0.5) / (len(y) - count + 0.5))
         return weight, bias
     fitted = fit(y)
     if len(fitted.classes_) == 2:  # one row, the second label's odds

@@ -20,7 +20,9 @@ import lorat
 import lorat.train
 from lorat.base import load_base
 from lorat.files.adapter_file import read_adapter
+from lorat.multi import MultiLoRAT
 from lorat.train import main
+from lorat.training.answers import Served
 from lorat.training.start import END_C
 from tests.lorat.training.conftest import base, directory_of, positive, rows, scored, several, tagged, write
 from tests.lorat.training.killed import kill_while_training
@@ -199,12 +201,14 @@ def test_a_run_is_not_gone_on_with_by_another(data, base, tmp_path, capsys):
     assert run(data, base, out) == 0
 
 
-def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(data, base, tmp_path):
+@pytest.mark.parametrize("room", [3_000, 12_000, 30_000])
+def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(room, data, base, tmp_path):
+    """What is the first that is too large: safetensors' file, torch's (the optimiser), a picture."""
     out = tmp_path / "out"
 
     def small_files():  # what a full disk does, as far as a process sees it
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     command = [sys.executable, "-m", "lorat.train", *arguments(data, base, out)]
     done = subprocess.run(command, preexec_fn=small_files, capture_output=True)
@@ -212,6 +216,52 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_half_written(data, base, tmp
     assert "could not be written" in done.stderr.decode() and "free some space" in done.stderr.decode()
     assert not out.exists()
     assert run(data, base, out) == 0
+
+
+def test_a_run_does_not_go_on_with_another_tokenizer(data, base, tmp_path, capsys):
+    out, other = tmp_path / "out", tmp_path / "other"
+    kill_while_training(arguments(data, base, out, "--epochs", "12", "--patience", "12"), out)
+    shutil.copytree(base, other)
+    file = other / "tokenizer.json"
+    definition = json.loads(file.read_text("utf-8"))
+    words = definition["model"]["vocab"]
+    words["red"], words["dog"] = words["dog"], words["red"]
+    file.write_text(json.dumps(definition), "utf-8")
+    assert run(data, other, out, "--epochs", "12", "--patience", "12") == 2
+    assert "begun with another base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [OverflowError("too wide"), MemoryError("too many")])
+def test_a_picture_that_cannot_be_drawn_costs_no_adapter(error, data, base, tmp_path, monkeypatch, capsys):
+    def draw(*_):
+        raise error
+
+    monkeypatch.setattr(lorat.train, "draw", draw)
+    assert run(data, base, tmp_path / "out") == 0
+    assert f"the pictures could not be drawn: {error}" in capsys.readouterr().out
+    assert "accuracy" in (tmp_path / "out" / "README.md").read_text("utf-8")
+
+
+def test_a_label_of_all_rows_and_one_of_none_are_learned_as_that(base, tmp_path):
+    def both(first, count):
+        made = rows(first, count)
+        return [{"text": row["text"], "labels": ["always", row["label"]]} for row in made]
+
+    data = directory_of(tmp_path / "data", both)
+    labels = ["always", "animal", "colour", "never"]
+    (data / "labels.json").write_text(json.dumps(labels), "utf-8")
+    assert run(data, base, tmp_path / "out") == 0
+    model = MultiLoRAT(load_base(base, device="cpu", dtype="float32"), slots=1)
+    scores = Served(model, model.load(tmp_path / "out")).classify([row["text"] for row in rows(60, 12)])
+    assert scores[:, 0].min() > 0.9 and scores[:, 3].max() < 0.1
+
+
+def test_a_dev_score_that_is_undefined_is_an_error(base, tmp_path, capsys):
+    data = directory_of(tmp_path / "data", scored)
+    same = [{"text_a": "red dog", "text_b": "red dog", "score": n} for n in (0, 1)]
+    (data / "dev.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same), "utf-8")
+    assert run(data, base, tmp_path / "out") == 2
+    assert "the dev score is undefined" in capsys.readouterr().err
 
 
 def test_a_base_without_a_pooler_gets_one_trained_and_saved(data, base, tmp_path):

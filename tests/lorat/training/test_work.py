@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 from dataclasses import replace
 
@@ -113,6 +114,7 @@ def test_what_fails_after_a_checkpoint_can_go_on(plan):
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EDQUOT, "Disk quota exceeded"),
         RuntimeError("[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file"),
+        RuntimeError("basic_ios::clear: iostream error"),
     ],
 )
 def test_a_full_disk_is_an_error_that_says_what_to_do(error, plan):
@@ -168,6 +170,63 @@ def test_what_cannot_be_written_is_an_error_that_says_what_to_do(plan):
 def directory_of_another(out):
     out.mkdir()
     (out / "file").write_text("")
+
+
+@pytest.mark.parametrize("theirs", ["notes.txt", "checkpoints/mine.bin"])
+def test_a_directory_of_somebody_else_is_left_alone(theirs, plan):
+    file = plan.out.with_name("out.training") / theirs
+    file.parent.mkdir(parents=True)
+    file.write_text("precious")
+    with pytest.raises(ConfigError, match="is no run's directory, and not empty: move it, or give another --out"):
+        begun(plan)
+    assert file.read_text() == "precious"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_somebody_adds_to_a_runs_directory_is_left_there(fails, plan):
+    work = begun(plan)
+    (work.directory / "notes.txt").write_text("precious")
+    if fails:
+        with pytest.raises(ZeroDivisionError), work.writing():
+            raise ZeroDivisionError
+    else:
+        with work.publish():
+            pass
+    assert [path.name for path in work.directory.iterdir()] == ["notes.txt"]
+
+
+def test_two_runs_do_not_share_a_directory(plan):
+    """The lock is a process's: the other run is in one of its own."""
+    first = begun(plan)
+    checkpoint(first, 90, state=None)
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            begun(plan)
+        except ConfigError as error:
+            os.write(write, str(error).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    os.close(write)
+    with os.fdopen(read) as said:
+        assert "a run is under way there: wait for it, or stop it" in said.read()
+    assert [path.name for path in first.checkpoints.iterdir()] == ["checkpoint-90"]
+
+
+def test_a_run_that_is_stopped_says_how_it_goes_on(plan, capsys):
+    work = begun(plan)
+    checkpoint(work, 90)
+    with pytest.raises(KeyboardInterrupt), work.writing():
+        raise KeyboardInterrupt
+    assert capsys.readouterr().out == "the same command goes on after step 90\n"
+    assert work.last().name == "checkpoint-90"
+
+
+def test_a_run_that_is_stopped_before_a_checkpoint_leaves_nothing(plan):
+    work = begun(plan)
+    with pytest.raises(KeyboardInterrupt), work.writing():
+        raise KeyboardInterrupt
+    assert not work.directory.exists()
 
 
 def test_a_record_that_was_not_finished_is_written_again(plan):
