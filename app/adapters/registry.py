@@ -21,7 +21,7 @@ from app.errors import DamagedError, StoreError, UnknownAdapterError
 from app.store.adapter_log import AdapterLog
 from app.store.catalog import Catalog, Version
 from app.store.content import pack
-from app.store.store import MissingContentError
+from app.store.store import MissingContentError, StoreGoneError
 from lorat import Adapter
 from lorat.errors import AdapterError
 
@@ -215,6 +215,7 @@ def _fault(version: Version, size: int | None) -> str | None:
 
 
 def _is_outage(error: Exception) -> bool:
-    """Whether the store failed to answer, which says nothing about the content."""
+    """Whether the store failed to answer, or is not there, which says nothing about the content."""
     cause = error.__cause__
-    return isinstance(cause, (BaseError, OSError)) and not isinstance(cause, FileNotFoundError)
+    failed = isinstance(cause, (BaseError, OSError)) and not isinstance(cause, FileNotFoundError)
+    return failed or isinstance(error, StoreGoneError)

@@ -106,6 +106,10 @@ class Objects:
         except FileNotFoundError:
             return None
 
+    def lacks(self, key: str) -> bool:
+        """Whether a directory does not have an object or a folder. Of a bucket, where asking is a request, False."""
+        return self._root is not None and not (self._root / key).exists()
+
     def list(self, folder: str, after: str | None = None) -> "Iterator[ObjectMeta]":
         """What lies in a folder, from the first key > `after`."""
         for batch in obstore.list(self._objects, folder, offset=after):

@@ -46,6 +46,10 @@ class MissingContentError(StoreError):
     """A content is not there."""
 
 
+class StoreGoneError(StoreError):
+    """What was read of the store is not there any more: its disk is unmounted, or its directory was moved."""
+
+
 @dataclass(frozen=True)
 class StoredContent:
     """A content as it lies in the store: `size` in bytes, `modified` by the store's clock."""
@@ -150,8 +154,8 @@ class Store:
     def append(self, after: int, entry: Mapping[str, Any]) -> int:
         """Create the log entry that follows the sequence `after`, durably; its sequence.
 
-        Raises `SequenceTakenError` when another process was first, `StoreError` when it cannot be written or what it
-        would follow is gone.
+        Raises `SequenceTakenError` when another process was first, `StoreGoneError` when what it would follow is gone,
+        `StoreError` when it cannot be written.
         """
         key = _log_key(after + 1)
         # When a write succeeded but its answer was lost, it is sent again: the id tells our entry from another's.
@@ -159,9 +163,7 @@ class Store:
         with naming(f"append to the log of {self.location}"):
             if after > 0 and self._objects.size(_log_key(after)) is None:
                 # Asked first: an entry behind a hole is read by who made it, and lost at the next start.
-                raise StoreError(
-                    f"log entry {after} of {self.location} is gone: is this still the store that was opened?"
-                )
+                raise self._gone(after)
             if not self._objects.create(key, payload) and self._objects.get(key) != payload:
                 raise SequenceTakenError(f"log entry {after + 1} of {self.location} is taken")
             if after > 0:
@@ -173,9 +175,12 @@ class Store:
     def read(self, after: int) -> list[tuple[int, dict[str, Any]]]:
         """The log entries above the sequence `after`, in order, each with its sequence.
 
-        Raises `StoreError` for an entry that is missing, damaged, or written in a newer format.
+        Raises `StoreGoneError` where a directory does not have the entry `after`, or no log at all; `StoreError` for an
+        entry that is missing, damaged, or written in a newer format.
         """
         with naming(f"read the log of {self.location}"):
+            if self._objects.lacks(_log_key(after) if after else "log"):
+                raise self._gone(after)
             if after > 0 and self._objects.get(_log_key(after + 1)) is None:
                 return []  # the usual case costs one request and no listing
             listed = range(after + 1, self._last_sequence(after) + 1)
@@ -188,6 +193,10 @@ class Store:
             while self._objects.get(_log_key(after + len(entries) + 1)) is not None:
                 entries.append(self._entry(after + len(entries) + 1))
             return entries
+
+    def _gone(self, sequence: int) -> StoreGoneError:
+        what = f"log entry {sequence}" if sequence else "the log"
+        return StoreGoneError(f"{what} of {self.location} is gone: is this still the store that was opened?")
 
     def _last_sequence(self, after: int) -> int:
         numbers = (_LOG.fullmatch(found["path"]) for found in self._objects.list("log", _log_key(after)))

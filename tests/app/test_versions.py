@@ -294,6 +294,27 @@ def test_a_store_that_fails_for_a_while_is_said_once_and_asked_again(serve, made
     assert embed(client, "nobody").status_code == 404
 
 
+def test_a_store_that_is_not_there_is_no_unknown_name_and_no_damage(serve, made, tmp_path, caplog):
+    """As when its disk is unmounted: nobody is told to upload again, and what is refused is not written below."""
+    directory, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    client = serve(store=str(directory), host_cache_bytes=1, slots=1, follow_seconds=0.02)
+    fill(client, made, "cold", 1)
+    fill(client, made[1:], "warm", 1)
+    assert answers(embed(client, "warm"), made[1])
+    directory.rename(elsewhere)
+    until(lambda: "cannot follow the store" in caplog.text)
+    assert answers(embed(client, "warm"), made[1])
+    for refused in (embed(client, "nobody"), embed(client, "cold"), upload(client, "new", made[2].directory)):
+        assert refused.status_code == 503
+        assert "is this still the store that was opened?" in refused.json()["error"]
+    assert "lorat_damaged_contents 0.0" in client.get("/metrics").text
+    assert not directory.exists()
+    elsewhere.rename(directory)
+    assert embed(client, "nobody").status_code == 404
+    assert answers(embed(client, "cold"), made[0])
+    assert upload(client, "new", made[2].directory).status_code == 201
+
+
 def test_deleted_content_leaves_cache_and_slot(serve, made):
     client = serve(follow_seconds=0.02)
     fill(client, made)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from app.errors import StoreError
 from app.store.adapter_log import AdapterLog
-from app.store.store import MissingContentError, SequenceTakenError, Store, digest_of, pack
+from app.store.store import MissingContentError, SequenceTakenError, Store, StoreGoneError, digest_of, pack
 from tests.app.stores import FILES, FakeS3, packed, read_back, upload
 
 
@@ -169,6 +169,21 @@ def test_nothing_is_appended_to_a_store_that_is_gone(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").rename(tmp_path / "store")
     log.commit(lambda catalog: upload("y"))
     assert len(AdapterLog(Store.open(str(tmp_path / "store"))).catalog) == 2
+
+
+@pytest.mark.parametrize("entries", [0, 2])
+@pytest.mark.parametrize("below", [True, False])
+def test_a_log_that_is_gone_is_not_read_as_nothing_new(entries: int, below: bool, tmp_path: Path) -> None:
+    """below: whether there is another, empty directory under its name."""
+    store = Store.open(str(tmp_path / "store"))
+    for i in range(entries):
+        store.append(i, upload(f"n{i}"))
+    assert store.read(entries) == []
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    if below:
+        (tmp_path / "store").mkdir()
+    with pytest.raises(StoreGoneError, match=f"{f'log entry {entries}' if entries else 'the log'} of .* is gone"):
+        store.read(entries)
 
 
 @pytest.mark.parametrize(
