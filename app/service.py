@@ -223,7 +223,8 @@ class Service:
     def unload(self, version: Version) -> None:
         """Do not serve a name in this process any more, until it is loaded here or has a newer version."""
         self.unloaded.add(version.name)
-        self.engine.forget(version.digest)
+        if all(same.name in self.unloaded for same in self.registry.catalog.having(version.digest)):
+            self.engine.forget(version.digest)
 
     def serve(self, name: str) -> None:
         """End what `unload` began."""

@@ -64,7 +64,7 @@ class Reading:
         """A version that was found to be damaged: another one each time."""
         digests = list(self._registry.damaged)
         digest = digests[self._turns // AGAIN % len(digests)] if digests else None
-        return self._registry.catalog.having(digest) if digest else None
+        return next(self._registry.catalog.having(digest), None) if digest else None
 
     def _load_pinned(self) -> None:
         if not self._changed.is_set():

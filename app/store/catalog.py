@@ -10,7 +10,7 @@ One thread may apply entries while others read: each name's versions are one imm
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -193,10 +193,10 @@ class Catalog:
         """The digest of every version of every name: the content that is still needed."""
         return {v.digest for versions in self._versions.copy().values() for v in versions}
 
-    def having(self, digest: str) -> Version | None:
-        """Some version with this content, or None where there is none. It looks through all of them."""
+    def having(self, digest: str) -> Iterator[Version]:
+        """The versions with this content. It looks through all of them."""
         there = (v for versions in self._versions.copy().values() for v in versions)
-        return next((version for version in there if version.digest == digest), None)
+        return (version for version in there if version.digest == digest)
 
     def generation(self, digest: str) -> int:
         """How often this content was given up for deletion: where it is kept depends on it (gc.py says why)."""

@@ -105,6 +105,14 @@ def held(client: httpx.Client) -> Iterator[threading.Event]:
         model.forward = forward
 
 
+def until(check: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait for what comes true by itself."""
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "it did not come true in time"
+        time.sleep(0.01)
+
+
 def files_of(directory: Path) -> list[tuple[str, tuple[str, bytes]]]:
     """An adapter directory as multipart files."""
     paths = sorted(path for path in directory.rglob("*") if path.is_file())

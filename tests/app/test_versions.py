@@ -14,7 +14,7 @@ from app.observe.metrics import Metrics
 from app.settings import Settings
 from app.store.gc import collect
 from lorat.errors import ConfigError
-from tests.app.conftest import running, upload
+from tests.app.conftest import running, until, upload
 from tests.oracle import make_peft
 
 
@@ -37,13 +37,6 @@ def answers(response, adapter, text="What is LoRA?"):
 def fill(client, made, name="x", count=2):
     for adapter in made[:count]:
         assert upload(client, name, adapter.directory, params={"replace": True}).status_code == 201
-
-
-def until(check, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not check():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.01)
 
 
 def resident(client, name):

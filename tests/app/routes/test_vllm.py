@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests.app.conftest import upload
+from tests.app.conftest import until, upload
 from tests.oracle import make_peft
 
 
@@ -90,6 +90,23 @@ def test_an_unloaded_name_is_served_again_once_it_is_uploaded_or_made_anew(clien
     assert client.delete("/adapters/x").status_code == 204
     assert upload(client, "x", directory / "first").status_code == 201
     assert embed(client, "x").status_code == 200
+
+
+def test_unloading_a_name_takes_the_slot_from_no_other_name_with_the_same_content(client):
+    def stats(name):
+        found = client.get(f"/adapters/{name}/stats").json()
+        return found["resident"], found["merged"]
+
+    for name in ("x", "twin"):
+        assert load(client, name).status_code == 200
+    assert embed(client, "x").status_code == 200
+    assert client.patch("/adapters/x", json={"pinned": True, "merge": "always"}).status_code == 200
+    until(lambda: stats("x") == ("device", True))
+    assert unload(client, "twin").status_code == 200
+    assert embed(client, "base").status_code == 200  # what a worker was ordered to do is done before
+    assert stats("x") == ("device", True)
+    assert unload(client, "x").status_code == 200
+    until(lambda: stats("x") == ("host", False))
 
 
 def test_one_version_is_not_unloaded_with_all_of_them(client):
