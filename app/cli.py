@@ -1,6 +1,8 @@
 """`lorat`: the command line. Nothing that is large is imported before a command needs it."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -12,15 +14,27 @@ from lorat.errors import LoratError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status: 0, 1 for an error, 2 for a wrong command line."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a directory's name may be no text
     try:
         options.run(options)
-    except LoratError as error:
+        sys.stdout.flush()
+    except (LoratError, OSError) as error:
+        _discard_output()
         print(f"lorat: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("lorat: stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _discard_output() -> None:
+    """Drop what cannot be written: Python would try once more at its end, and say so in lines of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,7 +16,11 @@ TIMEOUT_SECONDS = 300
 
 
 class ServerError(LoratError):
-    """The server could not be reached, or said no."""
+    """The server could not be reached, or said no: with a status, where it did."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class FilesError(LoratError):
@@ -24,16 +28,19 @@ class FilesError(LoratError):
 
 
 class ArgumentError(LoratError):
-    """A key or a name that cannot be sent."""
+    """A URL, a key or a name that cannot be sent."""
 
 
 class Client:
     """A LoRAT server."""
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        """key: without the white space around it. Raises ArgumentError for one that no header can hold."""
+        """key: without the white space around it. Raises ArgumentError for one that no header holds, and for no URL."""
         headers = {b"Authorization": _bearer(key.strip())} if key and key.strip() else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+        except httpx.InvalidURL as error:
+            raise ArgumentError(f"LORAT_URL, or --url, is no server's URL: {error}") from error
 
     def __enter__(self) -> "Client":
         return self
@@ -49,7 +56,12 @@ class Client:
             except OSError as error:
                 raise FilesError(f"{directory} cannot be read: {error}") from error
             params = {"replace": replace, "dry_run": dry_run}
-            return self._object("POST", "/adapters", params=params, data={"name": name}, files=files)
+            try:
+                return self._object("POST", "/adapters", params=params, data={"name": name}, files=files)
+            except ServerError as error:
+                if error.status != httpx.codes.CONFLICT:
+                    raise
+                raise ServerError(f"{error} (here: --replace)", error.status) from error
 
     def info(self) -> dict[str, Any]:
         """What the server says of itself."""
@@ -102,13 +114,15 @@ class Client:
             response = self._http.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerError(f"no answer from {self._http.base_url}: {error}. Is the server running?") from error
+        except UnicodeEncodeError as error:
+            raise ArgumentError(f"{error.object[:100]!r} cannot be sent: it is no text in UTF-8") from error
         if response.is_redirect:
             location = response.headers.get("location", "elsewhere")
             raise ServerError(
                 f"{response.status_code}: {self._http.base_url} sends on to {location}: give that as --url"
             )
         if not response.is_success:
-            raise ServerError(f"{response.status_code}: {_message(response)}")
+            raise ServerError(f"{response.status_code}: {_message(response)}", response.status_code)
         try:
             return response.json() if response.content else None
         except ValueError as error:
@@ -121,17 +135,24 @@ class Client:
 def files_of(directory: Path) -> list[tuple[str, Path]]:
     """What an upload of a directory (or of one archive) sends: names and files.
 
-    Raises FilesError for none, and for more than an upload may hold.
+    Raises FilesError for none, for more than an upload may hold, and for what cannot be sent.
     """
     most = UploadLimits.max_files
-    found = (path for path in directory.rglob("*") if path.is_file())
-    paths = [directory] if directory.is_file() else list(islice(found, most + 1))
+    paths = [directory] if directory.is_file() else list(islice(_files_below(directory), most + 1))
     if not paths:
         raise FilesError(f"{directory} holds no files: name an adapter's directory")
     if len(paths) > most:
         raise FilesError(f"{directory} holds more than {most} files: name an adapter's own directory")
     root = directory.parent if directory.is_file() else directory
     return [(path.relative_to(root).as_posix(), path) for path in sorted(paths)]
+
+
+def _files_below(directory: Path) -> Iterator[Path]:
+    for path in directory.rglob("*"):
+        if path.is_file():
+            yield path
+        elif path.is_symlink() or not path.is_dir():
+            raise FilesError(f"{path} is a link to nowhere or to a folder, or no file: put files there, or remove it")
 
 
 def _bearer(key: str) -> bytes:
@@ -142,7 +163,7 @@ def _bearer(key: str) -> bytes:
 
 def _path(reference: str) -> str:
     """Where an adapter is. Raises ArgumentError for what would be another place."""
-    if reference in ("", ".", ".."):
+    if reference in ("", ".", "..") or not reference.isprintable():
         raise ArgumentError(f"{reference!r} is no adapter: send NAME, or NAME@VERSION")
     return f"/adapters/{quote(reference, safe='@')}"
 

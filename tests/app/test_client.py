@@ -1,5 +1,8 @@
 """The command line's calls, against servers that are not what it hopes for."""
 
+import json
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -8,6 +11,19 @@ import pytest
 
 from app.cli import main
 from app.client import ArgumentError, Client
+
+RECORD = {
+    "name": "x",
+    "version": 1,
+    "task": "embedding",
+    "labels": None,
+    "rank": 2,
+    "targets": ["query"],
+    "layers": [0],
+    "bytes": 9,
+    "parameters": 9,
+    "base_match": "unknown",
+}
 
 
 @contextmanager
@@ -97,6 +113,68 @@ def test_an_answer_that_is_no_lorat_s_is_one_line(answer, says, capsys):
         assert main(["list", "--url", url]) == 1
     said = capsys.readouterr().err
     assert says in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("url", ["http://localhost:80a0", "http://[::1", "http://x\udcff"])
+def test_what_is_no_url_is_one_line(url, capsys):
+    assert main(["list", "--url", url]) == 1
+    said = capsys.readouterr().err
+    assert "--url" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["versions", "x\udcff"], ["delete", "x\udcff"], ["push", ".", "--name", "x\udcff"]]
+)
+def test_a_name_that_is_no_text_is_one_line(arguments, tmp_path, monkeypatch, capsys):
+    (tmp_path / "adapter_config.json").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--url", "http://127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert r"'x\udcff'" in said and said.count("\n") == 1
+
+
+def test_a_file_whose_name_is_no_text_is_one_line(tmp_path, capsys):
+    (tmp_path / "x\udcff.png").touch()
+    assert main(["push", str(tmp_path), "--name", "x", "--url", "http://127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert r"x\udcff.png" in said and "cannot be sent" in said and said.count("\n") == 1
+
+
+def test_a_directory_whose_name_is_no_text_is_pushed(tmp_path, capsys):
+    directory = tmp_path / "x\udcff"
+    directory.mkdir()
+    (directory / "adapter_config.json").touch()
+    with answering(201, json.dumps(RECORD).encode()) as (url, _):
+        assert main(["push", str(directory), "--name", "x", "--url", url]) == 0
+    assert r"x\udcff is served as x@1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["nowhere", "folder"])
+def test_a_link_that_would_be_left_out_is_named(target, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    (directory / "adapter_config.json").touch()
+    (directory / "1_Pooling").symlink_to(tmp_path / target)
+    assert main(["push", str(directory), "--name", "x", "--url", "http://127.0.0.1:1"]) == 1
+    said = capsys.readouterr().err
+    assert f"{directory}/1_Pooling is a link" in said and said.count("\n") == 1
+
+
+def test_a_name_that_is_taken_is_replaced_by_a_flag(tmp_path, capsys):
+    (tmp_path / "adapter_config.json").touch()
+    with answering(409, b'{"error": "it exists already: send If-Match, or ?replace=true"}') as (url, _):
+        assert main(["push", str(tmp_path), "--name", "x", "--url", url]) == 1
+    assert "409: it exists already" in (said := capsys.readouterr().err) and "--replace" in said
+
+
+@pytest.mark.parametrize("adapters", [1, 1000])  # fewer than a buffer, and more
+def test_output_that_cannot_be_written_is_one_line(adapters):
+    page = json.dumps({"adapters": [RECORD] * adapters, "next": None}).encode()
+    with answering(200, page) as (url, _), open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "app", "list", "--url", url]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "lorat: [Errno 28] No space left on device\n")
 
 
 def test_a_directory_of_too_many_files_is_not_opened(tmp_path, capsys):
