@@ -3,6 +3,7 @@
 import gc
 import logging
 import signal
+import socket
 import threading
 from types import FrameType
 
@@ -10,17 +11,19 @@ import transformers
 import uvicorn
 
 from app.access.connection import guarded
+from app.listening import listen
 from app.main import create_app, open_service
 from app.observe.logs import configure
 from app.service import Service
 from app.settings import Settings
+from lorat.errors import ConfigError
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 logger = logging.getLogger("lorat")
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGINT or SIGTERM, then answer what is running and stop."""
+def serve(settings: Settings, listeners: list[socket.socket]) -> None:
+    """Serve at these sockets, which are bound, until SIGINT or SIGTERM; then answer what is running and stop."""
     configure(settings.log_format, settings.log_level)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_default_handler()
@@ -35,8 +38,6 @@ def serve(settings: Settings) -> None:
         signal.signal(number, lambda *_: None)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         http=guarded(settings),
         ws="none",
         access_log=False,
@@ -45,7 +46,12 @@ def serve(settings: Settings) -> None:
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.graceful_seconds,
     )
-    Server(config, app.state.service, settings.drain_seconds).run()
+    try:
+        listen(listeners, config.backlog)
+    except ConfigError:
+        app.state.service.close()
+        raise
+    Server(config, app.state.service, settings.drain_seconds).run(listeners)
 
 
 class Server(uvicorn.Server):
@@ -55,6 +61,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._drain_seconds = drain_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take requests, and say where."""
+        await super().startup(sockets)
+        for listener in sockets or ():
+            host, port = listener.getsockname()[:2]
+            logger.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, port)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to leave; a second signal ends the waiting."""

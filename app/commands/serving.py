@@ -5,6 +5,7 @@ import gc
 from typing import Any
 
 from app.commands.process import prepare_process, read_settings
+from app.listening import bind
 from app.settings import Settings
 
 
@@ -30,11 +31,12 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     settings = read_settings(**_given(options))
+    listeners = bind(settings.host, settings.port)
     prepare_process()
     gc.disable()  # until it is ready: looking through what the imports leave behind is a fifth of the start
     from app.server import serve
 
-    serve(settings)
+    serve(settings, listeners)
 
 
 def _given(options: argparse.Namespace) -> dict[str, Any]:

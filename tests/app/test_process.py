@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 
@@ -86,6 +87,8 @@ def test_a_terminated_server_says_so_before_it_closes_its_port(tiny_path, tmp_pa
         (["--preload", "nobody"], "LORAT_PRELOAD"),
         (["--lora-dir", "/not/there"], "LORAT_LORA_DIR"),
         (["--follow-seconds", "0"], "LORAT_FOLLOW_SECONDS"),
+        (["--host", "192.0.2.1"], "LORAT_HOST '192.0.2.1'"),
+        (["--host", "nowhere.invalid"], "LORAT_HOST 'nowhere.invalid'"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_and_is_named(flags, says, tiny_path, tmp_path):
@@ -95,6 +98,29 @@ def test_a_wrong_setting_stops_the_start_and_is_named(flags, says, tiny_path, tm
     assert ended.returncode != 0
     assert says in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
+
+
+def test_a_port_in_use_stops_the_start_before_anything_is_opened(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        command = [sys.executable, "-m", "app", "serve", "--port", port, "--store", str(tmp_path / "store")]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert f"LORAT_PORT {port}" in ended.stderr and ended.stderr.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_of_the_system_s_choice_is_said(host, tiny_path, tmp_path):
+    command = [sys.executable, "-m", "app", "serve", "--host", host, "--port", "0", "--store", str(tmp_path)]
+    with subprocess.Popen(
+        [*command, "--demo", "0", "--base", str(tiny_path)], stderr=subprocess.PIPE, text=True
+    ) as server:
+        said = next(line for line in server.stderr if "listening on" in line)
+        assert httpx.get(f"{said.split()[-1]}/ready").status_code == 200
+        server.terminate()
+        server.stderr.read()
+    assert server.returncode == 0
 
 
 @pytest.fixture(scope="module")
