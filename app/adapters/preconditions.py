@@ -32,6 +32,11 @@ def check_preconditions(
     return True
 
 
+def is_known(current: Version, if_none_match: str | None) -> bool:
+    """Whether who sends this `If-None-Match` has the content already."""
+    return _match(_etags(if_none_match), current)
+
+
 def check_unchanged(current: Version, if_match: str | None, if_none_match: str | None) -> None:
     """Raises PreconditionFailedError when `If-Match` or `If-None-Match` does not hold for a version that is there.
 

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from app.access.auth import require_admin, require_inference
 from app.access.body_limit import LEAST_BYTES_PER_SECOND
 from app.access.gated import Gated
+from app.adapters.preconditions import is_known
 from app.adapters.registry import Registry
 from app.adapters.stats import stats_of
 from app.adapters.temporary import temporary_room
@@ -111,12 +112,17 @@ async def stats(request: Request, reference: str) -> dict[str, Any]:
 @router.get(
     "/adapters/{reference}/download",
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}}},
+    responses={
+        200: {"content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}}},
+        304: {"description": "The client has it already: it sent its tag as `If-None-Match`"},
+    },
 )
-async def download(request: Request, reference: str) -> StreamingResponse:
+async def download(request: Request, reference: str, if_none_match: Match = None) -> Response:
     """A version's content as a .zip that can be uploaded again."""
     service = service_of(request)
     version = await run_in_threadpool(service.registry.resolve, reference)
+    if is_known(version, if_none_match):
+        return Response(status_code=304, headers=etag(version))
     with ExitStack() as held:
         held.enter_context(service.limits.downloads.held())
         with temporary_room():
@@ -125,7 +131,7 @@ async def download(request: Request, reference: str) -> StreamingResponse:
         headers = {
             "Content-Length": str(size),
             "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.zip"',
-            "ETag": f'"{version.digest}"',
+            **etag(version),
         }
         seconds = service.settings.body_timeout_seconds + size / LEAST_BYTES_PER_SECOND
         return _Download(file, headers, seconds, held.pop_all())

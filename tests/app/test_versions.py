@@ -122,6 +122,10 @@ def test_a_download_can_be_uploaded_again(server, made):
         assert int(response.headers["content-length"]) == len(response.content)
         record = server.get(f"/adapters/{reference}").json()
         assert response.headers["etag"].strip('"') == record["digest"].removeprefix("sha256:")
+        for tag, status in ((response.headers["etag"], 304), (f'"x", {response.headers["etag"]}', 304), ('"x"', 200)):
+            known = server.get(f"/adapters/{reference}/download", headers={"If-None-Match": tag})
+            assert (known.status_code, known.headers["etag"]) == (status, response.headers["etag"])
+            assert known.content == (b"" if status == 304 else response.content)
         files = [("files", ("down.zip", response.content))]
         copy = server.post("/adapters", data={"name": f"copy-{number}"}, files=files)
         assert (copy.status_code, copy.json()["digest"]) == (201, record["digest"])
