@@ -1,4 +1,4 @@
-"""`/health`, `/ready`, `/info`, `/metrics`."""
+"""`/health`, `/ready`, `/info`, `/metrics`. The first two answer HEAD, too: some that watch a server ask so."""
 
 from typing import Any
 
@@ -20,6 +20,7 @@ router = APIRouter(tags=["health"], route_class=Gated)
 UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody}}
 
 
+@router.head("/health", include_in_schema=False)
 @router.get("/health", responses=UNHEALTHY)
 async def health(request: Request) -> Status:
     """200 while the engine answers, 503 when it does not."""
@@ -29,6 +30,7 @@ async def health(request: Request) -> Status:
     return Status(status="ok")
 
 
+@router.head("/ready", include_in_schema=False)
 @router.get("/ready", responses=UNHEALTHY)
 async def ready(request: Request) -> Status:
     """200 once the base and the declared adapters are loaded; 503 while shutting down."""
