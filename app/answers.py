@@ -11,6 +11,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 from torch import Tensor
 
+from app.accept import prefers
 from app.engine.jobs import Array
 from app.entities import entities
 from app.errors import InvalidRequestError, UnavailableError
@@ -95,7 +96,7 @@ def vectors(answer: Answer, normalize: bool, dimensions: int | None) -> Array:
 
 async def vector_response(request: Request, values: Array, headers: dict[str, str]) -> Response:
     """JSON, or raw little-endian float32 where the client accepts `application/octet-stream`: the same bits."""
-    if "application/octet-stream" in request.headers.get("accept", ""):
+    if prefers(request.headers.get("accept", ""), "application/octet-stream", "application/json"):
         shape = ",".join(map(str, values.shape))
         return Response(values.astype("<f4").tobytes(), 200, {**headers, "X-Shape": shape}, "application/octet-stream")
     return await arrays_response(values, headers)

@@ -64,6 +64,9 @@ def test_octets_are_the_same_bits(server):
     raw = server.post("/embed", json=body, headers={"Accept": "application/octet-stream"})
     assert raw.headers["x-shape"] == "2,32"
     assert np.array_equal(np.frombuffer(raw.content, "<f4").reshape(2, 32), embed(server, body["inputs"]))
+    for accept, kind in (("Application/Octet-Stream", "octet-stream"), ("application/octet-stream;q=0", "json")):
+        answer = server.post("/embed", json=body, headers={"Accept": accept})
+        assert answer.headers["content-type"] == f"application/{kind}"
 
 
 def test_answers_say_what_computed_them(server, classifier):
