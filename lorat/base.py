@@ -72,10 +72,10 @@ class Base:
         token's place in its text, the prompt not counted. Raises InputError for an unknown prompt,
         InputTooLongError with `truncate=False`.
         """
-        name = prompt_name or (recipe.default_prompt_name if default_prompt else None)
+        name = recipe.default_prompt_name if prompt_name is None and default_prompt else prompt_name
         if name is not None and name not in recipe.prompts:
             raise InputError(f"prompt_name {name!r} is unknown: this adapter has {sorted(recipe.prompts)}")
-        prompt = recipe.prompts[name] if name else ""
+        prompt = "" if name is None else recipe.prompts[name]
         tokens = self.tokenizer.encode(
             [_prepend(prompt, text) for text in texts],
             max_length=recipe.max_length,

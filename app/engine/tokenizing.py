@@ -34,8 +34,9 @@ class Manner:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Equal for manners that are the same."""
-        return id(self.recipe), self.truncate, self.direction, self.prompt_name or "", self.default_prompt, self.spans
+        """Equal for manners that are the same; all of them can be ordered."""
+        prompt = self.prompt_name is None, self.prompt_name or ""
+        return id(self.recipe), self.truncate, self.direction, prompt, self.default_prompt, self.spans
 
 
 @dataclass(frozen=True, eq=False)

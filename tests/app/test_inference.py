@@ -128,6 +128,7 @@ def test_over_long_inputs_are_cut_or_refused_as_asked(server, tiny_path):
         ("/embed", {"inputs": [[]]}, 422, "Tokenizer", "empty"),
         ("/embed", {"inputs": [10**30]}, 422, "Tokenizer", "vocabulary"),
         ("/embed", {"inputs": "a", "prompt_name": "query"}, 422, "Tokenizer", "query"),
+        ("/embed", {"inputs": "a", "prompt_name": ""}, 422, "Tokenizer", "prompt_name ''"),
         ("/embed", {"inputs": "a", "dimensions": 0}, 422, "Validation", "dimensions"),
         ("/embed", {"inputs": "a", "dimensions": 33}, 422, "Validation", "32"),
         ("/embed", {"inputs": "a", "normalise": True}, 422, "Validation", "normalise"),

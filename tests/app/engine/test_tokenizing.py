@@ -92,11 +92,12 @@ def test_one_that_is_refused_fails_alone_and_in_its_own_words(base):
     long = held.put(["short", "word " * 600], strict)
     wrong = held.put([[10**9]], strict)
     unknown = held.put(["a"], Manner(PROMPTED, truncate=True, prompt_name="passage"))
+    unnamed = held.put(["a"], Manner(PLAIN, truncate=False, prompt_name=""))
     broken = held.put(["\ud800"], strict)
     held.release()
     with pytest.raises(InputTooLongError, match="input 1 has"):
         long.future.result(0)
-    for call in (wrong, unknown, broken):
+    for call in (wrong, unknown, unnamed, broken):
         with pytest.raises(InputError):
             call.future.result(0)
     assert [len(call.inputs) for call in good] == [1, 2] and len(held.handed) == 3

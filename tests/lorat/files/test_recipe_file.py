@@ -48,8 +48,9 @@ def test_prompts_equal_sentence_transformers(mode, include_prompt, tiny_path, tm
     ours = MultiLoRAT.from_pretrained(tmp_path, device="cpu")
     for name in ("query", "passage", None):
         assert np.abs(ours.embed(TEXTS, prompt_name=name) - model.encode(TEXTS, prompt_name=name)).max() <= 2e-5
-    with pytest.raises(InputError, match="passage"):
-        ours.embed(TEXTS, prompt_name="unknown")
+    for name in ("unknown", ""):
+        with pytest.raises(InputError, match="passage"):
+            ours.embed(TEXTS, prompt_name=name)
 
 
 def test_a_prompt_that_is_cut_off_takes_no_token_of_the_text_along(tiny_path, tmp_path):
