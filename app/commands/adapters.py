@@ -22,8 +22,12 @@ def add_parsers(commands: Any) -> None:
     push.add_argument("--name", required=True, help="the name that requests will use")
     push.add_argument("--replace", action="store_true", help="make it the newest version of a name that exists")
     push.add_argument("--dry-run", action="store_true", help="check and report, store nothing")
-    remote(commands.add_parser("list", help="list the adapters of a server"), _list)
-    versions = remote(commands.add_parser("versions", help="list the versions of an adapter, newest first"), _versions)
+    remote(commands.add_parser("list", help="list the adapters of a server"), _list, opens="reading")
+    versions = remote(
+        commands.add_parser("versions", help="list the versions of an adapter, newest first"),
+        _versions,
+        opens="reading",
+    )
     versions.add_argument("name")
     rollback = remote(commands.add_parser("rollback", help="make an old version the newest again"), _rollback)
     rollback.add_argument("name")
@@ -43,17 +47,17 @@ def add_parsers(commands: Any) -> None:
     collect.set_defaults(run=_gc)
 
 
-def remote(parser: argparse.ArgumentParser, run: Any) -> argparse.ArgumentParser:
-    """A command that talks to a server."""
+def remote(parser: argparse.ArgumentParser, run: Any, opens: str = "writes") -> argparse.ArgumentParser:
+    """A command that talks to a server. opens: what it needs a key for."""
     parser.add_argument("--url", default=os.environ.get("LORAT_URL", DEFAULT_URL), help="the server (LORAT_URL)")
-    add_key(parser)
+    add_key(parser, opens)
     parser.set_defaults(run=run)
     return parser
 
 
-def add_key(parser: argparse.ArgumentParser) -> None:
+def add_key(parser: argparse.ArgumentParser, opens: str) -> None:
     """The option of a key, from the environment where it is not given."""
-    parser.add_argument("--key", default=os.environ.get("LORAT_KEY"), help="a key that opens writes (LORAT_KEY)")
+    parser.add_argument("--key", default=os.environ.get("LORAT_KEY"), help=f"a key that opens {opens} (LORAT_KEY)")
 
 
 def _check(options: argparse.Namespace) -> None:

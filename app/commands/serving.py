@@ -23,10 +23,17 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         default = ", ".join(field.default) if isinstance(field.default, tuple) else field.default
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            metavar=name.rpartition("_")[2].upper(),
+            metavar=_metavar(name, field.annotation),
             help=f"{field.description} (LORAT_{name.upper()}; default {default!r})".replace("%", "%%"),
         )
     parser.set_defaults(run=_serve)
+
+
+def _metavar(name: str, kind: object) -> str:
+    """What a flag's help calls its value."""
+    if kind is bool:
+        return "true|false"
+    return "N" if "_per_" in name else name.rpartition("_")[2].upper()
 
 
 def _serve(options: argparse.Namespace) -> None:

@@ -15,10 +15,12 @@ def add_parsers(commands: Any) -> None:
     train = commands.add_parser("train", help="fine-tune an adapter on a labelled file")
     add_arguments(train)
     train.add_argument("--push", dest="url", metavar="URL", help="serve the result at this server")
-    add_key(train)
+    add_key(train, "writes")
     train.set_defaults(run=_train)
     evaluate = remote(
-        commands.add_parser("eval", help="scores of an adapter on a labelled file, beside the frozen base's"), _eval
+        commands.add_parser("eval", help="scores of an adapter on a labelled file, beside the frozen base's"),
+        _eval,
+        opens="inference",
     )
     evaluate.add_argument("--data", type=Path, required=True, help="a file, or a directory of splits")
     evaluate.add_argument("--adapter", type=Path, help="an adapter's directory")

@@ -204,7 +204,19 @@ def test_the_command_line_explains_itself():
     done = subprocess.run([sys.executable, "-m", "app", "serve", "--help"], capture_output=True, text=True, check=True)
     for flag in ("--max-batch-tokens", "--api-key", "LORAT_STORE", "8000"):
         assert flag in done.stdout
+    for value in ("--max-concurrent-per-key N", "--requests-per-second-per-adapter N", "--metrics-key true|false"):
+        assert f"{value}\n" in done.stdout
     assert subprocess.run([sys.executable, "-m", "app", "nonsense"], capture_output=True).returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "opens"),
+    [("list", "reading"), ("versions", "reading"), ("eval", "inference"), ("push", "writes"), ("delete", "writes")],
+)
+def test_a_command_s_help_says_which_key_it_needs(command, opens, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"a key that opens {opens} (LORAT_KEY)" in " ".join(capsys.readouterr().out.split())
 
 
 def test_commands_that_only_talk_to_a_server_do_not_import_torch():
