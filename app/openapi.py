@@ -73,6 +73,9 @@ QUERIES: dict[str, dict[str, str]] = {
 }
 """Adapters that the examples of a route are for, where it is not the base."""
 
+YOURS = frozenset({"names", "relevance"})
+"""Those of them that stand for an adapter of the reader's: no demo adapter has their task."""
+
 _PATHS = {"name": "sentiment", "reference": "sentiment@1"}
 
 REQUESTS: dict[str, Any] = {
@@ -164,3 +167,5 @@ def _fill(document: dict[str, Any]) -> None:
                 example = QUERIES.get(route, {}).get(parameter["name"]) or _PATHS.get(parameter["name"])
                 if example and (parameter["in"] == "path" or route in QUERIES):
                     parameter["example"] = example
+                if example in YOURS:
+                    parameter["description"] += f". `{example}` stands for one of yours: no demo adapter has this task"

@@ -42,6 +42,13 @@ def test_a_section_names_every_field_of_its_route(route):
     assert not missing
 
 
+@pytest.mark.parametrize("page", ["api", "operations"])
+def test_what_needs_no_key_is_said(page):
+    text = (Path(__file__).parents[1] / "docs" / f"{page}.md").read_text()
+    section = re.search(r"^## Keys\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)[1]
+    assert "`/health`, `/ready`, `/docs` and `/openapi.json` need none" in section
+
+
 @pytest.mark.parametrize("field", sorted(EVERYWHERE))
 def test_what_every_route_takes_is_said_once(field):
     assert f"`{field}`" in TEXT or f"?{field}=" in TEXT

@@ -54,5 +54,6 @@ def test_the_table_of_defaults_is_the_codes():
 
 
 def test_the_readmes_commands_are_among_them():
-    readme = re.search(r"```sh\n(lorat train.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    assert set(readme.splitlines()) <= set(COMMANDS.splitlines())
+    readme = re.search(r"```sh\n(\.venv/bin/lorat train.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    assert "`lorat` is `.venv/bin/lorat`" in TEXT
+    assert set(readme.splitlines()) <= {f".venv/bin/{command}" for command in COMMANDS.splitlines()}

@@ -6,6 +6,7 @@ import shutil
 import jsonschema
 import pytest
 
+from app.demo import DIRECTORY
 from app.openapi import ANSWERS, QUERIES, REQUESTS
 from tests.app.conftest import upload
 from tests.oracle import make_peft
@@ -41,6 +42,14 @@ def test_every_route_says_what_it_does_and_shows_it(client):
         assert route in ANSWERS or route in NO_JSON, route
         assert route in REQUESTS or "requestBody" not in operation or route == "POST /adapters", route
     assert set(REQUESTS) | set(ANSWERS) | set(QUERIES) <= set(known)
+
+
+def test_an_example_that_the_demo_does_not_answer_says_so(client):
+    demos = {path.parent.name for path in DIRECTORY.glob("*/adapter_config.json")}
+    known = dict(operations(client.get("/openapi.json").json()))
+    for route, query in QUERIES.items():
+        (parameter,) = [one for one in known[route]["parameters"] if one["name"] == "adapter"]
+        assert ("stands for one of yours" in parameter["description"]) == (query["adapter"] not in demos), route
 
 
 ROUTES = [route for route in ANSWERS if route != "POST /adapters"]
