@@ -54,5 +54,5 @@ class Repeated:
             self._failing = True
         else:
             if self._failing:
-                logger.warning("the store answers again")
+                logger.warning("can %s again", self._what)
             self._failing = False

@@ -286,8 +286,8 @@ def test_a_store_that_fails_for_a_while_is_said_once_and_asked_again(serve, made
     assert answers(embed(client, "x"), made[0])
     assert embed(client, "nobody").status_code == 503
     monkeypatch.setattr(store, "read", read)
-    until(lambda: "answers again" in caplog.text)
-    assert caplog.text.count("the disk is away") == 1
+    until(lambda: "can follow the store again" in caplog.text)
+    assert caplog.text.count("the disk is away") == caplog.text.count(" again\n") == 1
     assert embed(client, "nobody").status_code == 404
 
 
