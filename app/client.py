@@ -1,5 +1,6 @@
 """The HTTP calls that the command line makes."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import islice
@@ -13,6 +14,7 @@ from app.adapters.upload import UploadLimits
 from lorat.errors import LoratError
 
 TIMEOUT_SECONDS = 300
+_WAITS, _LONGEST_WAIT = 20, 60  # for room, of one call; seconds of one wait
 
 
 class ServerError(LoratError):
@@ -67,9 +69,28 @@ class Client:
         """What the server says of itself."""
         return self._object("GET", "/info")
 
+    def require_base(self, base_id: str | None, base: str | None) -> None:
+        """Raise ServerError unless a LoRAT answers there, and has this base. base: as `load_base` takes it."""
+        info = self.info()
+        if "model_sha" not in info:
+            raise self._stranger()
+        if info["model_sha"] != base_id:
+            named = base or "the embedded one"
+            raise ServerError(f"{self._http.base_url} has another base than {named}: name its base with --base")
+
     def infer(self, path: str, name: str, inputs: Sequence[Any], **options: Any) -> list[Any]:
-        """What an adapter answers at `/embed`, `/classify` or `/token_classify`, an entry for each input."""
-        return list(self._call("POST", path, params={"adapter": name}, json={"inputs": inputs, **options}))
+        """What an adapter answers at `/embed`, `/classify` or `/token_classify`, an entry for each input.
+
+        A server that has no room is asked again when it says, 20 times at most.
+        """
+        asked: dict[str, Any] = {"params": {"adapter": name}, "json": {"inputs": inputs, **options}}
+        for _ in range(_WAITS):
+            response = self._send("POST", path, **asked)
+            seconds = _wait_for_room(response)
+            if seconds is None:
+                return list(self._value(response))
+            time.sleep(seconds)
+        return list(self._call("POST", path, **asked))
 
     def adapter(self, reference: str) -> dict[str, Any]:
         """The record of a name, or of `name@version`."""
@@ -110,12 +131,17 @@ class Client:
         return answer
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        return self._value(self._send(method, path, **options))
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            response = self._http.request(method, path, **options)
+            return self._http.request(method, path, **options)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise ServerError(f"no answer from {self._http.base_url}: {error}. Is the server running?") from error
         except UnicodeEncodeError as error:
             raise ArgumentError(f"{error.object[:100]!r} cannot be sent: it is no text in UTF-8") from error
+
+    def _value(self, response: httpx.Response) -> Any:
         if response.is_redirect:
             location = response.headers.get("location", "elsewhere")
             raise ServerError(
@@ -166,6 +192,15 @@ def _path(reference: str) -> str:
     if reference in ("", ".", "..") or not reference.isprintable():
         raise ArgumentError(f"{reference!r} is no adapter: send NAME, or NAME@VERSION")
     return f"/adapters/{quote(reference, safe='@')}"
+
+
+def _wait_for_room(response: httpx.Response) -> int | None:
+    """Seconds after which a server that has no room may be asked again; None: it has, or does not say when it will."""
+    unsaid = "1" if response.status_code == 429 else ""
+    seconds = response.headers.get("Retry-After", unsaid)
+    if response.status_code not in (429, 503) or not seconds.isdecimal() or int(seconds) > _LONGEST_WAIT:
+        return None
+    return int(seconds)
 
 
 def _message(response: httpx.Response) -> str:

@@ -1,6 +1,7 @@
 """`lorat eval`: an adapter's directory, or an adapter of a running service, measured on a labelled file."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ import numpy as np
 
 from app.client import Client
 from lorat import MultiLoRAT, load_base
-from lorat.errors import ConfigError
 from lorat.evaluate import Evaluation, Source, Subject, evaluate
 from lorat.training.answers import Frozen, Served
 
-_BATCH = 64  # texts in a request
+_BATCH = 64  # inputs in a request, where the server takes as many
+_BYTES = 256 * 1024  # of them, but for one that is longer: proxies often stop at 1 MB
 Array = np.ndarray[Any, Any]
 
 
@@ -30,12 +31,11 @@ def evaluate_directory(source: Source, directory: Path, base: str | None) -> Eva
 def evaluate_served(source: Source, name: str, client: Client, base: str | None) -> Evaluation:
     """Scores of an adapter as a service answers, and of the frozen base, which is loaded here.
 
-    Raises ServerError for what the service refuses, ConfigError where its base is another one.
+    Raises ServerError for what the service refuses, and where its base is another one.
     """
     record = client.adapter(name)
     model = MultiLoRAT(load_base(base, dtype="float32"), slots=1)
-    if client.info()["model_sha"] != model.base.shape.base_id:
-        raise ConfigError(f"the server has another base than {base or 'the embedded one'}: name its base with --base")
+    client.require_base(model.base.shape.base_id, base)
     labels = record["labels"] or ()
     multi_label = len(labels) > 1 and record["head"]["kind"] == "sigmoid"
     subject = Subject(name, Remote(client, name, labels), record["task"], labels, multi_label)
@@ -48,6 +48,7 @@ class Remote:
     def __init__(self, client: Client, name: str, labels: Sequence[str]) -> None:
         self._client, self._name = client, name
         self._places = {label: place for place, label in enumerate(labels)}
+        self._most = min(_BATCH, client.info()["max_client_batch_size"])
 
     def classify(self, texts: Sequence[str]) -> Array:
         """As `Answers.classify`."""
@@ -75,7 +76,21 @@ class Remote:
         return np.array(self._ask("/embed", list(texts), normalize=True), dtype=np.float32)
 
     def _ask(self, path: str, inputs: Sequence[Any], **options: Any) -> list[Any]:
+        """What is too long is cut, as it is where a directory is measured."""
         answers: list[Any] = []
-        for start in range(0, len(inputs), _BATCH):
-            answers += self._client.infer(path, self._name, inputs[start : start + _BATCH], **options)
+        for batch in self._batches(inputs):
+            answers += self._client.infer(path, self._name, batch, truncate=True, **options)
         return answers
+
+    def _batches(self, inputs: Sequence[Any]) -> Iterator[list[Any]]:
+        batch: list[Any] = []
+        size = 0
+        for one in inputs:
+            length = len(json.dumps(one, ensure_ascii=False).encode())
+            if batch and (len(batch) == self._most or size + length > _BYTES):
+                yield batch
+                batch, size = [], 0
+            batch.append(one)
+            size += length
+        if batch:
+            yield batch

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from app.cli import main
-from app.client import ArgumentError, Client
+from app.client import ArgumentError, Client, ServerError
 
 RECORD = {
     "name": "x",
@@ -175,6 +175,31 @@ def test_output_that_cannot_be_written_is_one_line(adapters):
         command = [sys.executable, "-m", "app", "list", "--url", url]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "lorat: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "calls"),
+    [
+        (429, (("Retry-After", "0"),), 21),
+        (503, (("Retry-After", "0"),), 21),
+        (429, (("Retry-After", "86400"),), 1),
+        (503, (), 1),
+        (500, (("Retry-After", "0"),), 1),
+    ],
+)
+def test_a_server_without_room_is_asked_again_when_it_says_but_not_for_ever(status, headers, calls):
+    with answering(status, b'{"error": "no room"}', headers) as (url, asked):
+        client = Client(url)
+        with client, pytest.raises(ServerError, match=f"{status}: no room"):
+            client.infer("/embed", "x", ["a"])
+    assert len(asked) == calls
+
+
+def test_a_server_that_is_no_lorat_has_no_base():
+    with answering(200, b'{"model_id": "x"}') as (url, _):
+        client = Client(url)
+        with client, pytest.raises(ServerError, match="not as LoRAT does"):
+            client.require_base("0" * 64, None)
 
 
 def test_a_directory_of_too_many_files_is_not_opened(tmp_path, capsys):
