@@ -7,7 +7,7 @@ from pathlib import Path
 from lorat.adapter import Task
 from lorat.errors import ConfigError
 from lorat.files.json_file import short
-from lorat.training.data import read_search_split, read_split, read_training_data
+from lorat.training.data import check_left_out, read_search_split, read_split, read_training_data
 from lorat.training.measure import Answers, measure
 from lorat.training.scores import Scores
 from lorat.training.splits import Kind, Split, TaggedWords, TrainingData, missing_label
@@ -33,11 +33,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Source:
-    """Where the rows are. columns: fields by the names they are read as. leave_out: labels whose rows are skipped."""
+    """Where the rows are. columns: fields by the names they are read as. leave_out: labels whose rows are skipped.
+
+    train: where those are that the frozen base's probe is fitted to; a directory's are its own.
+    """
 
     path: Path
     columns: Mapping[str, str]
     leave_out: Sequence[str] = ()
+    train: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,17 @@ class Evaluation:
 def evaluate(source: Source, subject: Subject, frozen: Callable[[TrainingData | None], Answers]) -> Evaluation:
     """Measure on a file, or on the test split (else dev) of a directory.
 
-    frozen: the base, given rows to fit a probe to: where there are labels, it is measured only if the directory has
-    train rows of each. Raises ConfigError for data that cannot be read, or is for another task.
+    frozen: the base, given rows to fit a probe to: where there are labels, it is measured only if there are train rows
+    of each. Raises ConfigError for data that cannot be read, or is for another task.
     """
+    _check_train(source, subject)
+    check_left_out(source.path, source.leave_out, subject.labels, source.columns)
     data, split, about = _read(source, subject)
     task, _ = _TASKS.get(subject.task, ("pairs", "pairs"))
-    models, lacking = {subject.name: subject.answers}, data and _lacking(data)
+    models, lacking = {subject.name: subject.answers}, _lacking(data) if subject.labels else None
     if lacking:
         about += (f"{FROZEN}: not measured, {lacking}",)
-    elif data or not subject.labels:
+    else:
         models[FROZEN] = frozen(data)
     scores = {
         name: measure(task, who, split, subject.labels, subject.multi_label).scores for name, who in models.items()
@@ -67,8 +73,18 @@ def evaluate(source: Source, subject: Subject, frozen: Callable[[TrainingData | 
     return Evaluation(scores, about)
 
 
-def _lacking(data: TrainingData) -> str | None:
-    """What train lacks for a probe, if it does."""
+def _check_train(source: Source, subject: Subject) -> None:
+    """Raise ConfigError for train rows that nothing would be fitted to."""
+    if source.train and source.path.is_dir():
+        raise ConfigError(f"{source.path} is a directory, whose own train rows count: leave --train out")
+    if source.train and not subject.labels:
+        raise ConfigError("an embedding adapter is held against the frozen base's raw vectors: leave --train out")
+
+
+def _lacking(data: TrainingData | None) -> str | None:
+    """What is lacking for a probe, if anything is."""
+    if data is None:
+        return "it needs train rows: give a directory, or --train FILE"
     if isinstance(data.train, TaggedWords):
         return "train has a single tag" if len({tag for row in data.train.tags for tag in row}) < 2 else None
     missing = None if data.multi_label else missing_label(data.labels, data.train)
@@ -77,10 +93,11 @@ def _lacking(data: TrainingData) -> str | None:
 
 def _read(source: Source, subject: Subject) -> tuple[TrainingData | None, Split, tuple[str, ...]]:
     """What a probe is fitted to, if there is something, the split to measure, and what that is."""
-    data = _read_directory(source, subject) if source.path.is_dir() else None
-    if data is None:
+    if not source.path.is_dir():
         split = _read_file(source, subject)
-        return None, split, (f"on the file {source.path.name}: {len(split):,} rows",)
+        data = _read_training(source.train, source, subject) if source.train else None
+        return data, split, (f"on the file {source.path.name}: {len(split):,} rows",)
+    data = _read_training(source.path, source, subject)
     split, which = (data.test, "the test split") if data.test else (data.dev, "the dev split (there is no test split)")
     if data.held_out and not data.test:
         which = f"rows held out by seed {_SEED}, which the adapter may have been trained on"
@@ -100,8 +117,7 @@ def _read_file(source: Source, subject: Subject) -> Split:
     )
 
 
-def _read_directory(source: Source, subject: Subject) -> TrainingData:
-    path = source.path
+def _read_training(path: Path, source: Source, subject: Subject) -> TrainingData:
     data = read_training_data(
         path,
         seed=_SEED,

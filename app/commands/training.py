@@ -23,6 +23,9 @@ def add_parsers(commands: Any) -> None:
         opens="inference",
     )
     evaluate.add_argument("--data", type=Path, required=True, help="a file, or a directory of splits")
+    evaluate.add_argument(
+        "--train", type=Path, metavar="FILE", help="rows to fit the frozen base's probe to, where --data is a file"
+    )
     evaluate.add_argument("--adapter", type=Path, help="an adapter's directory")
     evaluate.add_argument("--name", help="an adapter of the server, in place of --adapter")
     evaluate.add_argument("--base", help="directory or hub id; default: the embedded all-MiniLM-L6-v2")
@@ -51,7 +54,7 @@ def _eval(options: argparse.Namespace) -> None:
     from app.evaluating import evaluate_directory, evaluate_served
     from lorat.evaluate import Source
 
-    source = Source(options.data, columns, tuple(options.leave_out))
+    source = Source(options.data, columns, tuple(options.leave_out), options.train)
     if options.adapter:
         evaluation = evaluate_directory(source, options.adapter, options.base)
     else:

@@ -11,7 +11,7 @@ a row are not read.
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -60,7 +60,7 @@ def read_training_data(
     train = files["train"]
     kind, multi_label = _kind(train.fields), _multi_label(train)
     _check_alike(train, files.values())
-    _check_left_out(leave_out, train)
+    _check_single(leave_out, train)
     names, source = (tuple(labels), _GIVEN) if labels else _read_labels(path, train, leave_out)
     if for_head:
         _check_limits(names, train)
@@ -86,7 +86,7 @@ def read_split(
 ) -> Split:
     """Read one file of a known kind against known labels. Raises ConfigError, naming the file and the line."""
     file = read_fields(path, columns)
-    _check_left_out(leave_out, file)
+    _check_single(leave_out, file)
     if (_kind(file.fields), _multi_label(file)) != (kind, multi_label):
         wanted = [fields for fields in FIELDS if _kind(fields) == kind and ("labels" in fields) == multi_label]
         raise ConfigError(f"{file.name} has rows of {listed(file.fields)}: give rows of {choice(wanted)}")
@@ -96,11 +96,23 @@ def read_split(
 def read_search_split(path: Path, *, leave_out: Sequence[str] = (), columns: Mapping[str, str] = _NO_COLUMNS) -> Split:
     """Read one file of pairs, or of texts with one label each, which are then those that belong together."""
     file = read_fields(path, columns)
-    _check_left_out(leave_out, file)
+    _check_single(leave_out, file)
     if _kind(file.fields) == "tags" or _multi_label(file):
         raise ConfigError(f"{file.name} has rows of {listed(file.fields)}: give pairs, or texts with one label each")
     names = sorted({name for row in file.values for name in row[1]} if _kind(file.fields) == "labels" else ())
     return _split(file, _known(names, leave_out), file.name)
+
+
+def check_left_out(
+    path: Path, leave_out: Sequence[str], labels: Sequence[str], columns: Mapping[str, str] = _NO_COLUMNS
+) -> None:
+    """Raise ConfigError for a label to leave out that is not in `labels`, nor in the rows of a file or directory."""
+    unknown = set(leave_out) - set(labels)
+    for file in _find_splits(path).values() if unknown else ():
+        rows = read_fields(file, columns)
+        _check_single(leave_out, rows)
+        unknown -= {name for _, names in rows.values for name in names}
+    _refuse_unknown(unknown)
 
 
 def _kind(fields: Sequence[str]) -> Kind:
@@ -111,7 +123,7 @@ def _multi_label(file: FieldRows) -> bool:
     return "labels" in file.fields
 
 
-def _check_left_out(leave_out: Sequence[str], file: FieldRows) -> None:
+def _check_single(leave_out: Sequence[str], file: FieldRows) -> None:
     if leave_out and "label" not in file.fields:
         raise ConfigError("leave_out is for texts with one label each")
 
@@ -170,13 +182,16 @@ def _read_labels(path: Path, train: FieldRows, leave_out: Sequence[str]) -> tupl
     names = _labels_file(file) if given else sorted({name for _, names in train.values for name in names})
     if not given and kind == "tags":
         names.sort(key=lambda name: name != "O")
-    unknown = sorted(set(leave_out) - set(names))
-    if unknown:
-        raise ConfigError(f"leave_out has {short(unknown[0])}, which is no label of the data")
+    _refuse_unknown(set(leave_out) - set(names))
     labels = tuple(name for name in names if name not in leave_out)
     if len(labels) < 2:
         raise ConfigError(f"the data has {len(labels)} label(s): at least 2 are needed")
     return labels, file.name if given else train.name
+
+
+def _refuse_unknown(left_out: Collection[str]) -> None:
+    if left_out:
+        raise ConfigError(f"leave_out has {short(min(left_out))}, which is no label of the data")
 
 
 def _labels_file(path: Path) -> list[str]:

@@ -57,6 +57,9 @@ def test_an_adapter_that_is_trained_and_pushed_gives_the_scores_that_training_re
         assert line_of(again, who[1] if who[0] == "--name" else "adapter") == reported
         assert line_of(again, "frozen base") == line_of(shown, "frozen base")
         assert "on the test split: 12 rows" in again
+        train = [] if task == "pairs" else ["--train", str(data)]
+        assert main(["eval", "--data", str(data / "test.jsonl"), *train, "--base", str(base), *who]) == 0
+        assert line_of(capsys.readouterr().out, "frozen base") == line_of(shown, "frozen base")
     rows_are_the_same(task, out, base, server, kind, data)
 
 
