@@ -78,6 +78,13 @@ class Client:
             named = base or "the embedded one"
             raise ServerError(f"{self._http.base_url} has another base than {named}: name its base with --base")
 
+    def require_push(self, name: str) -> None:
+        """Raise ServerError where the key opens no writes, or not this name: servers say so before they read files."""
+        form = self._send("POST", "/adapters", data={"name": name})
+        for response in (form, self._send("GET", _path(name))):
+            if response.status_code in (401, 403):
+                self._value(response)
+
     def infer(self, path: str, name: str, inputs: Sequence[Any], **options: Any) -> list[Any]:
         """What an adapter answers at `/embed`, `/classify` or `/token_classify`, an entry for each input.
 

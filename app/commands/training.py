@@ -1,12 +1,15 @@
 """`lorat train | eval`."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
-from app.client import Client
+from app.client import Client, ServerError
 from app.commands.adapters import add_key, remote, report_pushed
 from app.commands.process import SettingsError, prepare_process
+from app.store.catalog import check_name
+from lorat.errors import LoratError
 from lorat.training.command import add_arguments, read_columns, read_plan, show
 
 
@@ -38,12 +41,34 @@ def _train(options: argparse.Namespace) -> None:
     if options.url and not options.name:
         raise SettingsError("--push needs --name: the name that requests will use")
     prepare_process()
+    if options.url:
+        _check_push(options)
     from lorat.train import train
 
     show(train(plan))
     if options.url:
+        _push(plan.out, options)
+
+
+def _check_push(options: argparse.Namespace) -> None:
+    """Refuse before the training what would be refused after it: the name, the URL, the key, another base."""
+    check_name(options.name)
+    with Client(options.url, options.key) as client:
+        from lorat import load_base
+
+        client.require_base(load_base(options.base, device="cpu").shape.base_id, options.base)
+        client.require_push(options.name)
+
+
+def _push(out: Path, options: argparse.Namespace) -> None:
+    """Serve what was trained. Raises ServerError, which says how to go on: the training is done."""
+    try:
         with Client(options.url, options.key) as client:
-            report_pushed(plan.out, client.push(plan.out, options.name, replace=True))
+            record = client.push(out, options.name, replace=True)
+    except LoratError as error:
+        again = shlex.join(["lorat", "push", str(out), "--name", options.name, "--replace", "--url", options.url])
+        raise ServerError(f"{error}. The adapter is whole in {out}, it is served by: {again}") from error
+    report_pushed(out, record)
 
 
 def _eval(options: argparse.Namespace) -> None:

@@ -105,11 +105,69 @@ def test_push_needs_a_name_before_it_trains(base, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_push_that_fails_keeps_the_adapter_and_says_so(base, tmp_path, capsys):
-    data, out = directory_of(tmp_path / "data", rows), tmp_path / "out"
+@pytest.mark.parametrize("name", ["a/b", "base", "x@2", "é é", "n" * 300])
+def test_a_name_that_cannot_be_served_is_refused_before_it_trains(name, base, server, tmp_path, capsys):
+    refused(
+        ["--name", name, "--push", server],
+        "call the adapter something else" if name == "base" else "name: use 1 to 64",
+        base,
+        tmp_path,
+        capsys,
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("notaurl", "no answer from notaurl: Request URL is missing an 'http://' or 'https://' protocol"),
+        ("http://a:b", "or --url, is no server's URL: Invalid port: 'b'"),
+        ("http://127.0.0.1:1", "Is the server running?"),
+    ],
+)
+def test_a_server_that_is_not_there_is_missed_before_it_trains(url, says, base, tmp_path, capsys):
+    refused(["--name", "x", "--push", url], says, base, tmp_path, capsys)
+
+
+def test_a_server_with_another_base_is_refused_before_it_trains(server, tiny_path, tmp_path, capsys):
+    says = f"another base than {tiny_path}: name its base with --base"
+    refused(["--name", "x", "--push", server], says, tiny_path, tmp_path, capsys)
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("wrong", "401: send a key that this server knows"),
+        ("read", "403: this key does not open writes"),
+        ("write", "403: this key opens only team-a-*"),
+        ("two\nlines", "look at LORAT_KEY"),
+    ],
+)
+def test_a_key_that_does_not_open_the_upload_is_refused_before_it_trains(key, says, base, tmp_path, capsys):
+    from app.settings import Settings
+
+    keys = {"api_key": "read", "admin_key": "write:team-a-*"}
+    with running(Settings(base=str(base), store=str(tmp_path / "store"), demo=False, slots=4, **keys)) as client:
+        refused(["--name", "x", "--push", str(client.base_url), "--key", key], says, base, tmp_path, capsys)
+
+
+def refused(push, says, base, tmp_path, capsys):
+    data = directory_of(tmp_path / "data", rows)
+    assert main(["train", "--data", str(data), "--base", str(base), "--out", str(tmp_path / "out"), *push]) == 1
+    assert says in capsys.readouterr().err
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]
+
+
+def test_a_push_that_fails_keeps_the_adapter_and_says_how_to_go_on(base, tmp_path, capsys):
+    from app.settings import Settings
+
+    data, out = directory_of(tmp_path / "data", rows), tmp_path / "my out"
     train = ["train", "--data", str(data), "--base", str(base), "--out", str(out), *QUICK, "--epochs", "1"]
-    assert main([*train, "--name", "x", "--push", "http://127.0.0.1:1"]) == 1
-    assert "Is the server running?" in capsys.readouterr().err
+    settings = Settings(base=str(base), store=str(tmp_path / "store"), demo=False, slots=4, max_rank=2)
+    with running(settings) as client:
+        assert main([*train, "--name", "x", "--push", str(client.base_url)]) == 1
+        said = capsys.readouterr().err
+        assert "422: " in said and "over the limit of 2" in said and f"The adapter is whole in {out}, " in said
+        assert f"lorat push '{out}' --name x --replace --url {client.base_url}" in said
     assert (out / "adapter_model.safetensors").exists()
 
 
