@@ -7,6 +7,7 @@ from torch import nn
 
 from lorat.adapter import Task
 from lorat.errors import BaseError, ConfigError
+from lorat.files import saving
 from lorat.files.origin import brings_pooler
 from lorat.layers import LoRALinear
 from lorat.targets import Site
@@ -70,3 +71,4 @@ def _check_classifier(model: Any) -> None:
         raise ConfigError(f"the classifier is a {type(classifier).__name__}: an adapter carries a Linear with a bias")
     if classifier.out_features != labels:
         raise ConfigError(f"the classifier has {classifier.out_features} outputs, the config {labels} labels")
+    saving.check(saving.facts(TASKS[type(model).__name__], model.config, None), {})

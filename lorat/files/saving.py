@@ -70,8 +70,8 @@ def facts(task: Task, config: Any, base_id: str | None) -> dict[str, Any]:
 
     Raises ConfigError for a regression.
     """
-    if task != "embedding" and config.problem_type == "regression":
-        raise ConfigError("the config's problem_type is 'regression': served heads score labels")
+    if task != "embedding":
+        _refuse_regression(task, config)
     return {
         "format": FORMAT,
         "task": task,
@@ -81,12 +81,22 @@ def facts(task: Task, config: Any, base_id: str | None) -> dict[str, Any]:
     }
 
 
+def _refuse_regression(task: Task, config: Any) -> None:
+    if config.problem_type == "regression":
+        raise ConfigError("the config's problem_type is 'regression': served heads score labels")
+    if task == "sequence_classification" and config.num_labels == 1 and config.problem_type is None:
+        raise ConfigError(
+            "the config has one label and no problem_type, of which transformers makes a regression: "
+            "served heads score labels, set problem_type='multi_label_classification'"
+        )
+
+
 def check(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Raise ConfigError for what would be written and then not be read."""
     try:
         check_facts(facts)
     except AdapterFileError as error:
-        raise ConfigError(f"{error}: it is not saved") from error
+        raise ConfigError(f"{error}: it could not be served") from error
     labels = facts["labels"] or ()
     if len(labels) > MAX_LABELS:
         raise ConfigError(f"the model has {len(labels)} labels: at most {MAX_LABELS} are served")

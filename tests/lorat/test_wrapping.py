@@ -77,6 +77,37 @@ def test_a_head_that_no_adapter_carries_is_refused_before_training(change, says,
     unchanged(model, before)
 
 
+@pytest.mark.parametrize("kind", [BertForSequenceClassification, BertForTokenClassification])
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"num_labels": 1, "problem_type": "regression"}, "problem_type is 'regression'"),
+        ({"id2label": {0: "a", 1: "a"}}, "two labels are named 'a'"),
+        ({"id2label": {0: "no", 1: "y" * 257}}, "labels must be a list of texts of at most 256 characters"),
+        ({"id2label": {0: "no", 1: ""}}, "labels must be a list of texts"),
+        ({"num_labels": 10_001}, "10001 labels: at most 10000"),
+    ],
+    ids=str,
+)
+def test_labels_that_could_not_be_served_are_refused_before_training(kind, config, says, tiny_path):
+    model = kind.from_pretrained(tiny_path, **config)
+    before = state(model)
+    with pytest.raises(ConfigError, match=says):
+        LoRAT(model)
+    unchanged(model, before)
+
+
+def test_one_label_of_which_transformers_makes_a_regression_is_refused(tiny_path, tmp_path):
+    model = classifier(tiny_path, num_labels=1)
+    before = state(model)
+    with pytest.raises(ConfigError, match=r"one label and no problem_type.*'multi_label_classification'"):
+        LoRAT(model)
+    unchanged(model, before)
+    LoRAT(classifier(tiny_path, num_labels=1, problem_type="multi_label_classification")).save(tmp_path)
+    assert read_adapter(tmp_path, load_shape(tiny_path)).head.multi_label
+    LoRAT(BertForTokenClassification.from_pretrained(tiny_path, num_labels=1))
+
+
 def test_a_pooler_drawn_at_random_must_be_trained_and_saved(without_pooler, tmp_path):
     with pytest.raises(ConfigError, match=r"has no pooler.*modules_to_save=\['classifier', 'pooler'\]"):
         LoRAT(classifier(without_pooler))
