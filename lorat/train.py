@@ -34,7 +34,7 @@ from lorat.training.card import KINDS, Card, data_name
 from lorat.training.command import add_arguments, read_plan, show
 from lorat.training.data import read_training_data
 from lorat.training.heads import train_head
-from lorat.training.inputs import check_words, cut_texts, encode, texts_of
+from lorat.training.inputs import check_words, cut_texts, lengths_of, texts_of
 from lorat.training.loop import History
 from lorat.training.measure import Answers, measure
 from lorat.training.pairs import train_embedding
@@ -134,7 +134,7 @@ def _report(run: _Run, directory: Path, server: MultiLoRAT, history: History) ->
     slot = server.load(directory)
     answers: dict[str, Answers] = {plan.title: Served(server, slot), "frozen base": Frozen(server, data)}
     adapted, frozen = (measure(task, who, split, data.labels, data.multi_label) for who in answers.values())
-    lengths = [len(tokens) for tokens in encode(server.base, texts_of(split))]
+    lengths = lengths_of(server.base, split)
     try:
         drawn = draw(directory, task, data, split, history, adapted, frozen, lengths)
     except (ArithmeticError, MemoryError, ValueError) as error:  # no picture is worth the adapter

@@ -2,12 +2,13 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lorat import __version__
 from lorat.training.data import DEV_SHARE
 from lorat.training.loop import History
 from lorat.training.plan import Plan
@@ -49,7 +50,7 @@ class Card:
         names = list(next(iter(self.scores.values())))
         lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
         for model, scores in self.scores.items():
-            lines.append(f"| {model} | " + " | ".join(f"{scores[name]:.4f}" for name in names) + " |")
+            lines.append(f"| {_cell(model)} | " + " | ".join(f"{scores[name]:.4f}" for name in names) + " |")
         return f"## Scores\n\nOn the {self.split} split. {_measure(self.task, self.data)}\n\n" + "\n".join(lines)
 
     def _pictures(self) -> str:
@@ -76,6 +77,11 @@ class Card:
             f"## Recipe\n\n| setting | value |\n|---|---|\n{rows}\n\nTo train it again, with the data as DATA and a "
             f"new directory as OUT:\n\n```\nlorat train {shlex.join(self.plan.command(self.task))}\n```"
         )
+
+
+def _cell(text: str) -> str:
+    """A text in a table."""
+    return text.replace("|", r"\|")
 
 
 def data_name(plan: Plan, data: TrainingData) -> str:
@@ -128,6 +134,5 @@ def _loss(task: str, data: TrainingData) -> str:
 
 
 def _versions(task: str) -> dict[str, str]:
-    names: Sequence[str] = ["torch", "transformers", "accelerate"]
-    names = [*names, "sentence-transformers" if task == "pairs" else "scikit-learn"]
-    return {name: version(name).partition("+")[0] for name in names}
+    names = ["torch", "transformers", "accelerate", "sentence-transformers" if task == "pairs" else "scikit-learn"]
+    return {"lorat": __version__} | {name: version(name).partition("+")[0] for name in names}

@@ -32,6 +32,14 @@ def texts_of(split: Split) -> list[str]:
     return list(split.texts if isinstance(split, LabelledTexts) else split.first)
 
 
+def lengths_of(base: Base, split: Split) -> list[int]:
+    """Tokens that are read of each row, of a pair those of both texts."""
+    lengths = [len(tokens) for tokens in encode(base, texts_of(split))]
+    if not isinstance(split, TextPairs):
+        return lengths
+    return [length + len(tokens) for length, tokens in zip(lengths, encode(base, split.second), strict=True)]
+
+
 def cut_texts(base: Base, split: Split) -> str:
     """A sentence for people where texts to train on are longer than what is read of them, else nothing."""
     texts = [*texts_of(split), *(split.second if isinstance(split, TextPairs) else ())]

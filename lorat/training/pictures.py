@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lorat.training import statistics
-from lorat.training.statistics import Array
+from lorat.training.statistics import Array, Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -187,19 +187,23 @@ def _drawable(names: Sequence[str]) -> list[str]:
     return [name if {*map(ord, name)} <= known else f"label {place}" for place, name in enumerate(names)]
 
 
-def draw_score_by_length(path: Path, lengths: Sequence[int], scores: Sequence[float], score_name: str) -> None:
-    """Mean score with its 95% interval, in buckets of about as many rows each, by length of text.
+def draw_score_by_length(
+    path: Path, lengths: Sequence[int], scores: Sequence[Any], score_name: str, measure: Measure | None = None
+) -> None:
+    """Score with its 95% interval, in buckets of about as many rows each, by length of text.
 
-    lengths: tokens of each row; scores: of each row, 1 or 0 for right or wrong, or any other measure.
+    lengths: tokens of each row; scores: of each row, 1 or 0 for right or wrong, or any other measure. measure: what the
+    scores of some rows come to; None for their mean.
     """
-    buckets = statistics.length_buckets(lengths, scores)
+    measure = measure or statistics.mean_measure(scores)
+    buckets = statistics.length_buckets(lengths, scores, measure=measure)
     with picture(path, 3.4) as figure:
         axes = figure.subplots()
         for place, bucket in enumerate(buckets):
             axes.plot([place, place], [bucket.score.low, bucket.score.high], color=RIGHT, linewidth=2)
             axes.plot(place, bucket.score.value, "o", color=RIGHT)
         if buckets:
-            overall = statistics.mean_of(np.asarray(scores, dtype=np.float64), shares=False).value
+            overall = measure(np.asarray(scores, dtype=np.float64)).value
             axes.axhline(overall, color=QUIET, linestyle="--", linewidth=1, label=f"all rows: {overall:.4g}")
             figure.legend(loc="outside upper right")
         axes.set_xticks(range(len(buckets)), [f"{bucket.name}\n{bucket.score.rows} rows" for bucket in buckets])
@@ -209,13 +213,19 @@ def draw_score_by_length(path: Path, lengths: Sequence[int], scores: Sequence[fl
         axes.set_ylabel(f"{score_name}, 95% interval")
 
 
-def draw_similarities(path: Path, before: tuple[Array, Array], after: tuple[Array, Array]) -> None:
+def draw_similarities(
+    path: Path,
+    before: tuple[Array, Array],
+    after: tuple[Array, Array],
+    names: tuple[str, str] = ("belong together", "do not"),
+) -> None:
     """Histograms of cosines: pairs that belong together against pairs that do not, frozen base above adapter.
 
-    before, after: (cosines of pairs that belong together (pairs,), of pairs that do not (pairs,)). Each histogram
-    gives shares of its own pairs. The AUC is how often a pair of the first kind is above one of the second.
+    before, after: (cosines of pairs that belong together (pairs,), of pairs that do not (pairs,)). names: of the two
+    kinds. Each histogram gives shares of its own pairs. The AUC is how often a pair of the first kind is above one of
+    the second.
     """
-    kinds = [("belong together", RIGHT), ("do not", WRONG)]
+    kinds = list(zip(names, (RIGHT, WRONG), strict=True))
     bins = np.linspace(*statistics.span(np.concatenate([*before, *after])), 61)
     with picture(path, 4.8) as figure:
         panels = figure.subplots(2, 1, sharex=True, sharey=True)

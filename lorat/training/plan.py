@@ -99,8 +99,8 @@ class Plan:
 
     @property
     def title(self) -> str:
-        """The adapter's name for people."""
-        return self.name or self.out.resolve().name
+        """The adapter's name for people, on one line."""
+        return " ".join(self.name.split()) or " ".join(self.out.resolve().name.split())
 
     @property
     def base_name(self) -> str:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lorat.training import pictures
+from lorat.training import pictures, statistics
 from lorat.training.loop import History
 from lorat.training.measure import Array, Measured, multi_hot
+from lorat.training.scores import reciprocal_ranks, searches
 from lorat.training.splits import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
 
-_CURVES, _LENGTH = "curves.png", "length.png"
-_CONFUSION, _SIMILARITY = "confusion.png", "similarity.png"
+_CURVES, _LENGTH, _CONFUSION = "curves.png", "length.png", "confusion.png"
+_SIMILARITY, _SCATTER = "similarity.png", "scatter.png"
+_COSINES = "Cosine similarities, of the frozen base and of the adapter"
 _PAIRS = 20_000  # of other texts, drawn for a histogram
 
 
@@ -31,9 +33,10 @@ def draw(
     main = next(iter(adapted.scores))
     pictures.draw_curves(directory / _CURVES, history.losses, history.scores, f"dev {main}", history.kept)
     drawn = {_CURVES: "Loss and dev score by epoch"}
+    if isinstance(split, TextPairs) and split.scores is not None:
+        return drawn | _draw_scored(directory, split, adapted, frozen, lengths)
     if task == "pairs":
-        _draw_similarity(directory / _SIMILARITY, split, adapted, frozen)
-        return drawn | {_SIMILARITY: "Cosine similarities, of the frozen base and of the adapter"}
+        return drawn | _draw_searched(directory, split, adapted, frozen, lengths)
     pictures.draw_score_by_length(directory / _LENGTH, lengths, right(split, adapted, data), "right")
     drawn[_LENGTH] = "Score by length of the text"
     if task == "classify" and not data.multi_label:
@@ -61,11 +64,45 @@ def _confusion(split: Split, measured: Measured, labels: int) -> Array:
     return matrix
 
 
-def _draw_similarity(path: Path, split: Split, adapted: Measured, frozen: Measured) -> None:
-    if isinstance(split, TextPairs) and split.scores is not None:
-        pictures.draw_scatter(path, np.array(split.scores), frozen.rows, adapted.rows)
-    else:
-        pictures.draw_similarities(path, _similarities(split, frozen), _similarities(split, adapted))
+def _draw_scored(
+    directory: Path, split: TextPairs, adapted: Measured, frozen: Measured, lengths: list[int]
+) -> dict[str, str]:
+    gold = np.array(split.scores)
+    middle = (gold.min() + gold.max()) / 2
+    before, after = ((model.rows[gold > middle], model.rows[gold <= middle]) for model in (frozen, adapted))
+    names = (f"score above {middle:.4g}", f"at most {middle:.4g}")
+    pictures.draw_similarities(directory / _SIMILARITY, before, after, names)
+    pictures.draw_scatter(directory / _SCATTER, gold, frozen.rows, adapted.rows)
+    both = np.column_stack([gold, adapted.rows]).tolist()
+    pictures.draw_score_by_length(
+        directory / _LENGTH, lengths, both, next(iter(adapted.scores)), statistics.correlation_of
+    )
+    return {
+        _SIMILARITY: f"{_COSINES}, by the half of the scale that the score is in",
+        _SCATTER: f"{_COSINES}, by score",
+        _LENGTH: "Correlation by length of the two texts",
+    }
+
+
+def _draw_searched(
+    directory: Path, split: Split, adapted: Measured, frozen: Measured, lengths: list[int]
+) -> dict[str, str]:
+    pictures.draw_similarities(directory / _SIMILARITY, _similarities(split, frozen), _similarities(split, adapted))
+    found = {row: score for row, score in enumerate(_found(split, adapted).tolist()) if not np.isnan(score)}
+    pictures.draw_score_by_length(
+        directory / _LENGTH, [lengths[row] for row in found], list(found.values()), next(iter(adapted.scores))
+    )
+    texts = "two texts" if isinstance(split, TextPairs) else "text"
+    return {_SIMILARITY: _COSINES, _LENGTH: f"Score by length of the {texts}"}
+
+
+def _found(split: Split, measured: Measured) -> Array:
+    """How well each row's search went: the reciprocal rank of its partner, or the average precision of its label."""
+    if isinstance(split, TextPairs):
+        return reciprocal_ranks(*measured.rows)
+    assert isinstance(split, LabelledTexts)
+    average, _ = searches(measured.rows, [own[0] for own in split.labels])
+    return average
 
 
 def _similarities(split: Split, measured: Measured) -> tuple[Array, Array]:

@@ -66,21 +66,31 @@ def retrieval_scores(vectors: Array, labels: Sequence[int]) -> Scores:
     vectors: (texts, dimensions), normalised. Texts whose label has no other text are not counted.
     Raises ConfigError where no label has two texts.
     """
+    average, first = searches(vectors, labels)
+    counted = ~np.isnan(average)
+    if not counted.any():
+        raise ConfigError("no two texts of the dev or test split share a label: give more, or a dev.jsonl of its own")
+    return {"MAP": float(np.mean(average[counted])), "accuracy@1": float(np.mean(first[counted]))}
+
+
+def searches(vectors: Array, labels: Sequence[int]) -> tuple[Array, Array]:
+    """Of each text's search among all others: its average precision, and whether what comes first is right.
+
+    vectors: (texts, dimensions), normalised. nan where the label has no other text.
+    """
     truth = np.asarray(labels)
-    first, average = [], []
+    average, first = np.full(len(vectors), np.nan), np.full(len(vectors), np.nan)
     for start in range(0, len(vectors), _BLOCK):
         similarity = vectors[start : start + _BLOCK] @ vectors.T
         rows = np.arange(start, start + len(similarity))
         similarity[np.arange(len(rows)), rows] = -np.inf
         ranked = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
         right = truth[ranked] == truth[rows, None]
-        right = right[right.any(axis=1)]
+        rows, right = rows[right.any(axis=1)], right[right.any(axis=1)]
         precision = right.cumsum(axis=1) / np.arange(1, len(vectors))
-        first += right[:, 0].tolist()
-        average += ((precision * right).sum(axis=1) / right.sum(axis=1)).tolist()
-    if not first:
-        raise ConfigError("no two texts of the dev or test split share a label: give more, or a dev.jsonl of its own")
-    return {"MAP": float(np.mean(average)), "accuracy@1": float(np.mean(first))}
+        first[rows] = right[:, 0]
+        average[rows] = (precision * right).sum(axis=1) / right.sum(axis=1)
+    return average, first
 
 
 def pair_scores(first: Array, second: Array, gold: Sequence[float]) -> Scores:
@@ -102,6 +112,22 @@ def match_scores(first: Array, second: Array) -> Scores:
     first, second: (pairs, dimensions), normalised. Among equals the partner's place is the middle one, so vectors
     that are all the same find nothing.
     """
+    better, ties = _partners(first, second)
+    return {"MRR": float(np.mean(_reciprocal(better, ties))), "accuracy@1": float(np.mean((better == 0) / ties))}
+
+
+def reciprocal_ranks(first: Array, second: Array) -> Array:
+    """(pairs,): 1 / the place of each partner, as `match_scores` has it."""
+    return _reciprocal(*_partners(first, second))
+
+
+def _reciprocal(better: Array, ties: Array) -> Array:
+    ranks: Array = 1 / (better + (ties + 1) / 2)
+    return ranks
+
+
+def _partners(first: Array, second: Array) -> tuple[Array, Array]:
+    """How many second texts are above each first one's partner, and how many are level with it, itself counted."""
     above: list[int] = []
     equal: list[int] = []
     for start in range(0, len(first), _BLOCK):
@@ -109,6 +135,4 @@ def match_scores(first: Array, second: Array) -> Scores:
         own = similarity[np.arange(len(similarity)), np.arange(start, start + len(similarity))][:, None]
         above += (similarity > own).sum(axis=1).tolist()
         equal += (similarity == own).sum(axis=1).tolist()
-    better, ties = np.array(above), np.array(equal)
-    ranks = better + (ties + 1) / 2
-    return {"MRR": float(np.mean(1 / ranks)), "accuracy@1": float(np.mean((better == 0) / ties))}
+    return np.array(above), np.array(equal)

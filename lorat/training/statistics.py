@@ -1,7 +1,8 @@
 """The numbers that the pictures of a training report show: shares, intervals, correlations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 _Z = 1.959963984540054
 """Standard deviations on either side of the mean that hold 95% of a normal distribution."""
 _ROWS_A_BUCKET = 20
+_NEARLY = 1 - 1e-9
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean of `rows` scores and its 95% interval. All are nan for no rows, the ends where rows are too few."""
+    """What `rows` scores come to, with its 95% interval. All are nan for no rows, the ends where rows are too few."""
 
     value: float
     low: float
@@ -36,7 +38,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Bucket:
-    """The rows of `shortest` to `longest` tokens, both included, and their mean score."""
+    """The rows of `shortest` to `longest` tokens, both included, and what their scores come to."""
 
     shortest: int
     longest: int
@@ -46,6 +48,9 @@ class Bucket:
     def name(self) -> str:
         """The span of lengths, for people."""
         return f"{self.shortest}" if self.shortest == self.longest else f"{self.shortest}-{self.longest}"
+
+
+Measure = Callable[[Array], Mean]
 
 
 def row_shares(matrix: Array) -> Floats:
@@ -108,11 +113,28 @@ def mean_of(scores: Array, *, shares: bool) -> Mean:
     return Mean(value, value - half, value + half, rows)
 
 
-def length_buckets(lengths: Sequence[int], scores: Sequence[float], most: int = 8) -> list[Bucket]:
+def mean_measure(scores: Sequence[float]) -> Measure:
+    """`mean_of`, by Wilson's interval where every score is 0 or 1."""
+    return partial(mean_of, shares=bool(np.isin(np.asarray(scores, dtype=np.float64), (0.0, 1.0)).all()))
+
+
+def correlation_of(pairs: Array) -> Mean:
+    """Spearman's correlation of two columns (rows, 2), by the interval of Bonett and Wright (2000)."""
+    value, rows = spearman(pairs[:, 0], pairs[:, 1]), len(pairs)
+    if rows < 4:
+        return Mean(value, float("nan"), float("nan"), rows)
+    middle = np.arctanh(np.clip(value, -_NEARLY, _NEARLY))
+    half = _Z * float(np.sqrt((1 + value**2 / 2) / (rows - 3)))
+    return Mean(value, float(np.tanh(middle - half)), float(np.tanh(middle + half)), rows)
+
+
+def length_buckets(
+    lengths: Sequence[int], scores: Sequence[Any], most: int = 8, measure: Measure | None = None
+) -> list[Bucket]:
     """Rows in at most `most` buckets of about as many rows each, shortest texts first.
 
     lengths, scores: one a row. Rows of one length are never parted, and a bucket is meant to have 20 rows or more.
-    The intervals are Wilson's where every score of every bucket is 0 or 1.
+    measure: what the scores of a bucket come to; None for their mean (`mean_measure` of all).
     """
     tokens, values = np.asarray(lengths, dtype=np.int64), np.asarray(scores, dtype=np.float64)
     if not len(tokens):
@@ -120,12 +142,10 @@ def length_buckets(lengths: Sequence[int], scores: Sequence[float], most: int = 
     wanted = int(np.clip(len(tokens) // _ROWS_A_BUCKET, 1, most))
     ends = np.quantile(tokens, np.arange(1, wanted + 1) / wanted, method="inverted_cdf")
     places = np.searchsorted(np.unique(ends), tokens)
-    shares = bool(np.isin(values, (0.0, 1.0)).all())
+    measure = measure or mean_measure(scores)
     inside = [places == place for place in range(int(places.max()) + 1)]
     return [
-        Bucket(int(tokens[rows].min()), int(tokens[rows].max()), mean_of(values[rows], shares=shares))
-        for rows in inside
-        if rows.any()
+        Bucket(int(tokens[rows].min()), int(tokens[rows].max()), measure(values[rows])) for rows in inside if rows.any()
     ]
 
 

@@ -108,14 +108,18 @@ def test_tags_train_a_head_over_tokens(base, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("make", "task", "measure"),
-    [(scored, "auto", "Spearman"), (positive, "auto", "MRR"), (rows, "pairs", "MAP")],
+    ("make", "task", "measure", "pictures"),
+    [
+        (scored, "auto", "Spearman", {"similarity.png", "scatter.png", "length.png"}),
+        (positive, "auto", "MRR", {"similarity.png", "length.png"}),
+        (rows, "pairs", "MAP", {"similarity.png", "length.png"}),
+    ],
     ids=["scored", "positive", "labelled"],
 )
-def test_pairs_and_labelled_texts_train_an_embedding_adapter(make, task, measure, base, tmp_path, capsys):
+def test_pairs_and_labelled_texts_train_an_embedding_adapter(make, task, measure, pictures, base, tmp_path, capsys):
     data, out = directory_of(tmp_path / "near", make), tmp_path / "out"
     assert run(data, base, out, "--task", task, "--learning-rate", "0.003") == 0
-    assert names_in(out) == FILES | {"similarity.png"}
+    assert names_in(out) == FILES | pictures
     adapter = read_adapter(out, load_base(base, dtype="float32").shape)
     assert adapter.task == "embedding" and adapter.head is None and adapter.recipe is None
     assert any(lora.b.any() for lora in adapter.lora.values())
@@ -285,6 +289,15 @@ def test_the_card_names_data_recipe_and_scores_and_no_path_of_the_machine(data, 
     config = json.loads((out / "adapter_config.json").read_text("utf-8"))
     assert config["base_model_name_or_path"] == "tiny-bert"
     assert not [path.name for path in out.iterdir() if str(tmp_path.parent.parent).encode() in path.read_bytes()]
+
+
+def test_a_name_is_one_cell_of_the_card_s_table(data, base, tmp_path, capsys):
+    out = tmp_path / "kinds"
+    assert run(data, base, out, "--epochs", "1", "--name", "two\nlines | a bar") == 0
+    card = (out / "README.md").read_text("utf-8")
+    assert "\n# two lines | a bar\n" in card and "\n| two lines \\| a bar | " in card
+    assert "two lines | a bar: accuracy " in capsys.readouterr().out
+    assert f"\n| lorat | {lorat.__version__} |\n" in card
 
 
 def test_texts_that_are_too_long_to_be_read_are_counted(data, base, tmp_path, capsys):

@@ -16,6 +16,7 @@ from lorat.training.inputs import (
     cut_texts,
     encode_words,
     labelled_items,
+    lengths_of,
     tagged_items,
     texts_of,
 )
@@ -133,3 +134,9 @@ def test_decisions_are_not_taken_for_tags():
         [{"input_ids": [1, 2, 3], "labels": [0.0, 1.0, 1.0]}, {"input_ids": [1], "labels": [1.0, 0.0, 0.0]}]
     )
     assert batch["labels"].tolist() == [[0.0, 1.0, 1.0], [1.0, 0.0, 0.0]]
+
+
+def test_the_length_of_a_row_is_that_of_all_that_is_read_of_it(embedded):
+    assert lengths_of(embedded, LabelledTexts(("a dog", "cat " * 999), ((0,), (1,)))) == [4, 256]
+    assert lengths_of(embedded, TaggedWords((("a", "dog"),), ((0, 1),))) == [4]
+    assert lengths_of(embedded, TextPairs(("a dog", "a"), ("a", "cat " * 999))) == [7, 259]

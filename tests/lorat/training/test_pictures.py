@@ -39,6 +39,12 @@ def scatter(path: Path) -> None:
     pictures.draw_scatter(path, truth, np.cos(truth), truth / 5)
 
 
+def correlations(path: Path) -> None:
+    pairs = [(row % 7, row % 11) for row in range(300)]
+    measure = statistics.correlation_of
+    pictures.draw_score_by_length(path, [row % 40 for row in range(300)], pairs, "Spearman", measure)
+
+
 DRAWN: dict[str, Callable[[Path], None]] = {
     "curves": curves,
     "two labels": lambda path: pictures.draw_confusion(path, confusion(2), ["no", "yes"]),
@@ -46,6 +52,7 @@ DRAWN: dict[str, Callable[[Path], None]] = {
     "lengths": lengths,
     "similarities": similarities,
     "scatter": scatter,
+    "correlations": correlations,
 }
 
 
@@ -195,6 +202,21 @@ def test_a_mean_of_other_scores_has_the_normal_interval():
     assert (mean.value, mean.low, mean.high) == pytest.approx((0.35, 0.35 - half, 0.35 + half))
     assert np.isnan(statistics.mean_of(np.array([0.5]), shares=False).low)
     assert np.isnan(statistics.mean_of(NONE, shares=True).value)
+
+
+def test_a_correlation_by_length_has_the_interval_of_its_rank_correlation():
+    generator = np.random.default_rng(0)
+    pairs = generator.normal(size=(60, 2)) + generator.normal(size=(60, 1))
+    rows = statistics.length_buckets([3] * 30 + [9] * 30, pairs.tolist(), measure=statistics.correlation_of)
+    for bucket, inside in zip(rows, (pairs[:30], pairs[30:]), strict=True):
+        rho = stats.spearmanr(inside).statistic
+        half = 1.959963984540054 * np.sqrt((1 + rho**2 / 2) / 27)
+        ends = np.tanh([np.arctanh(rho) - half, np.arctanh(rho) + half])
+        assert (bucket.score.value, bucket.score.low, bucket.score.high) == pytest.approx((rho, *ends))
+    same = statistics.correlation_of(np.repeat(np.arange(5.0), 2).reshape(5, 2))
+    assert same.value == pytest.approx(1) and same.low < same.high <= 1
+    few = statistics.correlation_of(np.eye(2))
+    assert (few.value, few.rows) == (pytest.approx(-1), 2) and np.isnan([few.low, few.high]).all()
 
 
 def test_spearman_and_auc_share_ranks_between_ties_and_are_nan_where_there_is_nothing_to_rank():

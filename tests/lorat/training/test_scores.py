@@ -15,7 +15,9 @@ from lorat.training.scores import (
     match_scores,
     multi_label_scores,
     pair_scores,
+    reciprocal_ranks,
     retrieval_scores,
+    searches,
 )
 
 metrics = pytest.importorskip("sklearn.metrics")  # of lorat[train]
@@ -95,6 +97,9 @@ def test_each_text_searches_all_others(rows):
             average.append(metrics.average_precision_score(right, similarity))
             first.append(right[similarity.argmax()])
     assert scores == pytest.approx({"MAP": np.mean(average), "accuracy@1": np.mean(first)})
+    by_text = searches(vectors, labels)
+    assert [np.isnan(values).sum() for values in by_text] == [rows - len(average)] * 2 and np.isnan(by_text[0][0])
+    np.testing.assert_allclose([values[~np.isnan(values)] for values in by_text], [average, first], atol=1e-3)
 
 
 def test_labels_that_no_two_texts_share_cannot_be_searched():
@@ -112,6 +117,9 @@ def test_partners_are_searched(rows):
             "accuracy@1": np.mean(similarity.argmax(axis=1) == np.arange(rows)),
         }
     )
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    places = (first @ second.T >= (first * second).sum(axis=1, keepdims=True) - 1e-12).sum(axis=1)
+    np.testing.assert_allclose(reciprocal_ranks(first, second), 1 / places)
 
 
 def test_vectors_that_are_all_the_same_find_no_partner():
