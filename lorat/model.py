@@ -209,7 +209,8 @@ class LoRAT(ActivationCheckpointing, nn.Module):
 
         `base_name` is for people; without it, the last part of where the model was loaded from. Raises
         ConfigError where the base itself trains (mode "part"), whose result is no adapter for a frozen base, and for
-        what is not served: a regression, labels of one name, weights that are not finite. What was there stays then.
+        what is not served: a regression, labels of one name, weights that are not finite; and where nothing can be
+        written. What was there stays then.
         """
         self._check_frozen("save the whole model (lorat.model)")
         name = base_name or Path(self.model.name_or_path).name

@@ -72,10 +72,13 @@ def from_full(source: Checkpoint, base: Base, base_directory: Path, options: Opt
     """The parts of an adapter that is as close to a fine-tuned model as its rank allows.
 
     Raises BaseMismatchError for another architecture, UnsupportedAdapterError, naming it, for a change that no
-    adapter can carry (unless `options.drop`), AdapterFileError for files that are damaged or incomplete.
+    adapter can carry (unless `options.drop`), AdapterFileError for files that are damaged or incomplete, ConfigError
+    for options of the other kinds.
     """
     if options.alpha is not None:
         raise ConfigError("alpha belongs to LoRA checkpoints: for a whole model it follows from the rank, leave it out")
+    if options.task is not None:
+        raise ConfigError("task belongs to LoRA checkpoints: a whole model's config.json says it, leave it out")
     config = read_config(source.directory, base.config)
     task = task_of(config)
     weights = base.weights()

@@ -15,11 +15,12 @@ from lorat.base import Base
 from lorat.config import LoRATConfig
 from lorat.convert.parts import Parts
 from lorat.convert.recipe import copy_recipe
-from lorat.errors import AdapterFileError, ConfigError
+from lorat.errors import AdapterFileError
 from lorat.files import saving
 from lorat.files.adapter_file import read_adapter, write_adapter
 from lorat.files.adapter_weights import PREFIX
 from lorat.files.facts import FORMAT
+from lorat.files.out import writing
 from lorat.targets import MODULES, Site
 
 
@@ -31,15 +32,14 @@ def write(parts: Parts, out: Path, base: Base, base_name: str, recipe: Path | No
     place = out.absolute()
     scratch = place.parent / f".{place.name}.{uuid.uuid4().hex}"
     try:
-        scratch.mkdir(parents=True)
-        write_adapter(scratch, config_of(parts, base_name), tensors_of(parts), _facts(parts, base))
-        if recipe:
-            copy_recipe(recipe, scratch)
-        adapter = read_adapter(scratch, base.shape)
-        _compare(adapter, parts)
-        os.rename(scratch, place)
-    except OSError as error:
-        raise ConfigError(f"{out} cannot be written: {error.strerror or error}") from error
+        with writing(out):
+            scratch.mkdir(parents=True)
+            write_adapter(scratch, config_of(parts, base_name), tensors_of(parts), _facts(parts, base))
+            if recipe:
+                copy_recipe(recipe, scratch)
+            adapter = read_adapter(scratch, base.shape)
+            _compare(adapter, parts)
+            os.rename(scratch, place)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return adapter

@@ -25,6 +25,7 @@ from lorat.errors import AdapterError, AdapterFileError, ConfigError, Unsupporte
 from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
 from lorat.files.facts import FACTS, MAX_LABEL, MAX_LABELS, probes_of, read_facts
 from lorat.files.json_file import read_json, short
+from lorat.files.out import writing
 from lorat.files.peft_config import TASK_TYPES, PeftConfig, parse_peft_config
 from lorat.files.recipe_file import read_recipe
 from lorat.targets import POOLER, BaseShape, Site
@@ -192,17 +193,19 @@ def save_adapter(
 ) -> None:
     """As `write_adapter`, but only what `read_adapter` takes, and each file whole.
 
-    Raises ConfigError for what it refuses, and for a directory with the embedding recipe of another adapter.
+    Raises ConfigError for what it refuses, for a directory with the embedding recipe of another adapter, and where it
+    cannot be written; what was there stays then.
     """
     directory = Path(directory)
     if (directory / "modules.json").exists():
         raise ConfigError(f"{directory} has the embedding recipe of another adapter (modules.json): give a new one")
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as scratch:
-        write_adapter(scratch, config, tensors, facts)
-        try:
-            read_adapter(scratch, base)
-        except AdapterError as error:
-            raise ConfigError(f"{error}: it is not saved") from error
-        for name in (WEIGHTS, CONFIG, FACTS):
-            os.replace(Path(scratch) / name, directory / name)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".saving-", dir=directory) as scratch:
+            write_adapter(scratch, config, tensors, facts)
+            try:
+                read_adapter(scratch, base)
+            except AdapterError as error:
+                raise ConfigError(f"{error}: it is not saved") from error
+            for name in (WEIGHTS, CONFIG, FACTS):
+                os.replace(Path(scratch) / name, directory / name)

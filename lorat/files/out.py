@@ -1,9 +1,16 @@
-"""Where a result may go: a directory that is new or empty, in a place that can be written to."""
+"""Where a result may go: a directory that is new or empty, in a place that can be written to; writes that fail."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from lorat.errors import ConfigError
+
+_OS_ERROR = re.compile(r"os error (\d+)")  # as safetensors writes one
 
 
 def check_out(out: Path) -> None:
@@ -20,3 +27,26 @@ def check_out(out: Path) -> None:
     above = next(path for path in place.parents if os.path.lexists(path))
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         raise ConfigError(f"{out} cannot be written in {above}: give another directory")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """A write that fails in here is a ConfigError, and leaves no empty directory at `out` that was not there."""
+    there = out.exists()
+    try:
+        yield
+    except BaseException as error:
+        if not there:
+            with suppress(OSError):
+                out.rmdir()
+        if (reason := _reason(error)) is None:
+            raise
+        raise ConfigError(f"{out} cannot be written: {reason}: free some space, or give another directory") from error
+
+
+def _reason(error: BaseException) -> str | None:
+    """What the system said of a write; None for another error."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    number = _OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None
+    return os.strerror(int(number[1])) if number else None

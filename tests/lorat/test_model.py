@@ -19,6 +19,7 @@ from transformers import (
 
 from lorat import LoRAT, MultiLoRAT, Row
 from lorat.errors import BaseError, ConfigError, UnsupportedAdapterError
+from tests.full_disk import room_for
 from tests.oracle import ALL_LINEAR, make_peft
 
 KINDS = [BertModel, BertForSequenceClassification, BertForTokenClassification]
@@ -180,6 +181,19 @@ def test_what_could_not_be_read_again_is_not_saved(config, how, says, tiny_path,
     with pytest.raises(ConfigError, match=says):
         model.save(tmp_path / "out", **how)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_on_a_full_disk_nothing_is_saved_and_what_was_there_stays(there, tiny_path, tmp_path):
+    out = tmp_path / "out"
+    if there:
+        LoRAT(BertModel.from_pretrained(tiny_path), tune="q").save(out)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    model = LoRAT(BertModel.from_pretrained(tiny_path), rank=8)
+    with room_for(2048), pytest.raises(ConfigError, match="out cannot be written: File too large"):
+        model.save(out)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert out.exists() == there
 
 
 def test_weights_that_are_not_finite_are_not_saved(tiny_path, tmp_path):

@@ -15,6 +15,7 @@ from lorat.convert import convert
 from lorat.convert.checkpoint import plain_name, read_checkpoint
 from lorat.convert.command import add_parser
 from lorat.errors import AdapterFileError, ConfigError, UnsupportedAdapterError
+from tests.full_disk import room_for
 
 SITE = "encoder.layer.0.attention.self.query"
 
@@ -127,6 +128,8 @@ def test_nothing_is_written_over_and_nothing_half(tiny_path, tmp_path, monkeypat
     with pytest.raises(ConfigError, match="cannot be written"):
         convert(tmp_path / "a.pt", tmp_path / "file/out", base=tiny_path, alpha=4)
     (tmp_path / "file").unlink()
+    with room_for(300), pytest.raises(ConfigError, match="out cannot be written: File too large: free some space"):
+        convert(tmp_path / "a.pt", tmp_path / "out", labels=["x"], **how)
     assert sorted(tmp_path.iterdir()) == before
 
 

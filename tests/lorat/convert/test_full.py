@@ -174,6 +174,9 @@ def test_other_sources_are_refused(tiny_path, tmp_path):
         convert(tiny_path, tmp_path / "out", base=tiny_path)
     with pytest.raises(ConfigError, match="leave it out"):
         convert(tiny_path, tmp_path / "out", base=tiny_path, alpha=3)
+    for task in ("token_classification", "embedding"):
+        with pytest.raises(ConfigError, match=r"config\.json says it, leave it out"):
+            convert(tiny_path, tmp_path / "out", base=tiny_path, task=task)
     with pytest.raises(AdapterFileError, match="from its directory"):
         convert(tiny_path / "model.safetensors", tmp_path / "out", base=tiny_path)
     larger = BertConfig(hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64, vocab_size=99)

@@ -1,11 +1,15 @@
-"""Where a result may go."""
+"""Where a result may go, and what becomes of one that cannot be written."""
 
 import os
 
+import numpy as np
 import pytest
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
 
-from lorat.errors import ConfigError
-from lorat.files.out import check_out
+from lorat.errors import AdapterFileError, ConfigError
+from lorat.files.out import check_out, writing
+from tests.full_disk import room_for
 
 _NOBODY = 65534
 
@@ -56,3 +60,33 @@ def test_a_place_that_cannot_be_written_to_is_refused(tmp_path):
             check_out(tmp_path / "out")
     finally:
         os.setreuid(user, -1)
+
+
+def try_to(write, out):
+    out.mkdir(exist_ok=True)
+    try:
+        with room_for(2048):
+            write(out / "x")
+    finally:
+        (out / "x").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda path: path.write_bytes(b"x" * 4096), lambda path: save_file({"x": np.ones(1024)}, path)],
+    ids=["a file", "tensors"],
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_full_disk_is_one_error_and_leaves_no_new_directory(write, there, tmp_path):
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    with pytest.raises(ConfigError, match="out cannot be written: File too large: free some space"), writing(out):
+        try_to(write, out)
+    assert out.exists() == there
+
+
+@pytest.mark.parametrize("error", [SafetensorError("InvalidHeader"), AdapterFileError("damaged")])
+def test_an_error_of_another_kind_stays_what_it_is(error, tmp_path):
+    with pytest.raises(type(error), match=str(error)), writing(tmp_path):
+        raise error
