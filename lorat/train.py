@@ -8,7 +8,7 @@ The epoch that does best on dev is kept. The adapter is then loaded as it is ser
 split, beside the frozen base. What only training needs is imported when it is used.
 
     training/plan.py      what a run is told, and its defaults; command.py: its command line
-    training/data.py      the rows, checked; files.py reads them
+    training/data.py      the rows, checked; rows.py reads them, files.py their fields
     training/work.py      the run's directory: going on after a kill, nothing half-written
     training/heads.py     the training of heads; start.py where they start and end
     training/pairs.py     that of embeddings, of texts that share a label by similar.py; loop.py what both share

@@ -1,27 +1,20 @@
-"""Rows of JSON lines or of a table with a header (CSV, TSV), each with the number of the line it starts at.
+"""Files of rows that have the fields of some kind of data, each checked; `read_rows` reads the rows themselves.
 
-`read_rows` refuses what is no row, `read_fields` what has not the fields that data of some kind has. Whatever could
-mean two things, or nothing, is refused with its file and line.
+Whatever could mean two things, or nothing, is refused with its file and line.
 """
 
-import csv
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from lorat.errors import AdapterFileError, ConfigError
-from lorat.files.json_file import parse_json, short
+from lorat.errors import ConfigError
+from lorat.files.json_file import short
+from lorat.training.rows import is_table, read_rows
 
-MAX_BYTES = 1_000_000
-"""A row may have as many bytes, its line end counted."""
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
-ENDINGS = (".jsonl", ".ndjson", ".json", *SEPARATORS)
-"""The endings of file names that are read; the first three are JSON lines."""
 FIELDS = (
     ("text", "label"),
     ("text", "labels"),
@@ -35,29 +28,8 @@ FIELDS = (
 SCORE = "score"
 _PAIRS = FIELDS[3:]
 _NAMES = {name for fields in FIELDS for name in fields} | {SCORE}
-_BOM = b"\xef\xbb\xbf"
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
-
-_T = TypeVar("_T")
-
-
-def read_rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """(number of the line where it starts, fields by name) of each row; the values of a table are texts.
-
-    Raises ConfigError, naming the file and the line, for what cannot be read; blank lines may stand at the end only.
-    """
-    try:
-        if not path.is_file():
-            raise ConfigError(f"{path} is {'not a file' if path.exists() else 'missing'}")
-        if path.suffix.lower() not in ENDINGS:
-            raise ConfigError(f"{path.name} is not read: its name must end in one of {', '.join(ENDINGS)}")
-        rows = list(_table_rows(path) if _is_table(path) else _json_rows(path))
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
-    if not rows:
-        raise ConfigError(f"{path.name} has no rows")
-    return rows
 
 
 @dataclass(frozen=True)
@@ -80,7 +52,7 @@ def read_fields(path: Path, columns: Mapping[str, str]) -> FieldRows:
 
     Raises ConfigError, naming the file and the line, for a row that cannot be honoured.
     """
-    table, values, first = _is_table(path), [], None
+    table, values, first = is_table(path), [], None
     rows = read_rows(path)
     for line, row in rows:
         place = f"{path.name}, line {line}"
@@ -93,11 +65,6 @@ def read_fields(path: Path, columns: Mapping[str, str]) -> FieldRows:
     if table:
         _check_columns(sources, zip(*values, strict=True), path.name)
     return FieldRows(path.name, fields, tuple(line for line, _ in rows), tuple(values))
-
-
-def _is_table(path: Path) -> bool:
-    """Whether a file is a table (CSV, TSV), where every value is a text, and not JSON lines."""
-    return path.suffix.lower() in SEPARATORS
 
 
 def find_file(directory: Path, names: Sequence[str]) -> Path | None:
@@ -141,7 +108,8 @@ def _fields_of(row: Mapping[str, Any], columns: Mapping[str, str], place: str) -
         asked = "".join(f", {short(source)} as {name}" for name, source in columns.items())
         problem = f"{place}: its fields are {listed([*row])}"
         problem += f": {'two kinds of row' if found else 'no row'}; read are {choice(FIELDS)}{asked}"
-        raise ConfigError(f"{problem}: rename yours, or say which is which (--column text=FIELD)")
+        mixed = "separate columns by commas or by semicolons alone, " if any(";" in name for name in row) else ""
+        raise ConfigError(f"{problem}: {mixed}rename yours, or say which is which (--column text=FIELD)")
     if found[0] in _PAIRS and "label" in row:
         raise ConfigError(f"{place}: a pair with a label: say which column is read as score, or take the label away")
     return found[0]
@@ -200,101 +168,11 @@ def _as_number(value: Any, what: str, *, table: bool) -> float:
     if table and _is_number(value):
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConfigError(f"{what} must be a finite number, it is {short(value)}")
+        point = ": write it with a point" if table and "," in str(value) else ""
+        raise ConfigError(f"{what} must be a finite number, it is {short(value)}{point}")
     return float(value)
 
 
 def _is_number(text: str, *, whole: bool = False) -> bool:
     """Whether a text is a number written in digits, or a whole one."""
     return (_WHOLE if whole else _NUMBER).fullmatch(text.strip()) is not None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(number, line with its end) of each line, without a byte order mark."""
-    number = 0
-    with path.open("rb") as file:
-        while line := file.readline(MAX_BYTES + 1):
-            number += 1
-            if len(line) > MAX_BYTES:
-                raise ConfigError(f"{path.name}, line {number}: it is over the limit of {MAX_BYTES} bytes")
-            if b"\0" in line:
-                raise ConfigError(f"{path.name}, line {number}: it has a NUL byte: save the file as UTF-8 text")
-            yield number, line.removeprefix(_BOM) if number == 1 else line
-
-
-def _filled(path: Path, rows: Iterator[tuple[int, _T]]) -> Iterator[tuple[int, _T]]:
-    """The rows without blank ones at the end. Raises ConfigError for a blank one before another."""
-    blank = 0
-    for number, row in rows:
-        if not row:
-            blank = blank or number
-        elif blank:
-            raise ConfigError(f"{path.name}, line {blank}: it is blank: remove it")
-        else:
-            yield number, row
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    stripped = ((number, line.strip(b" \t\r\n")) for number, line in _lines(path))
-    for number, line in _filled(path, stripped):
-        yield number, _parse_object(line, f"{path.name}, line {number}")
-
-
-def _parse_object(line: bytes, place: str) -> dict[str, Any]:
-    try:
-        row: dict[str, Any] = parse_json(line, dict, place)
-    except AdapterFileError as error:
-        cause = error.__cause__
-        if isinstance(cause, json.JSONDecodeError):  # its message counts lines within this one
-            problem = f"{cause.msg}, at character {cause.pos + 1}"
-            raise ConfigError(f"{place}: not JSON: {problem}: give one object a line") from error
-        raise ConfigError(str(error)) from error
-    return row
-
-
-def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    records = _filled(path, _records(path))
-    _, header = next(records, (1, []))
-    _check_header(header, path.name)
-    for number, record in records:
-        if len(record) != len(header):
-            raise ConfigError(f"{path.name}, line {number}: {len(record)} values for the header's {len(header)} names")
-        yield number, dict(zip(header, record, strict=True))
-
-
-def _check_header(header: Sequence[str], file: str) -> None:
-    for name, count in Counter(header).items():
-        if not name.strip():
-            raise ConfigError(f"{file}, line 1: a column has no name")
-        if count > 1:
-            raise ConfigError(f"{file}, line 1: {count} columns have the name {short(name)}")
-
-
-def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(number of the line where it starts, values) of each record, the header first; a blank line has no values."""
-    start, size = 1, 0
-
-    def fed() -> Iterator[str]:
-        nonlocal size
-        for number, line in _lines(path):
-            size += len(line)
-            if size > MAX_BYTES:
-                raise ConfigError(f"{path.name}, line {start}: its record is over the limit of {MAX_BYTES} bytes")
-            yield _decoded(line, f"{path.name}, line {number}")
-
-    # the limit is the process's, and lower than a record may be; it is only ever raised
-    csv.field_size_limit(max(csv.field_size_limit(), MAX_BYTES))
-    reader = csv.reader(fed(), delimiter=SEPARATORS[path.suffix.lower()], strict=True)
-    try:
-        for record in reader:
-            yield start, record
-            start, size = reader.line_num + 1, 0
-    except csv.Error as error:
-        raise ConfigError(f"{path.name}, line {start}: not a record of a table: {error}") from error
-
-
-def _decoded(line: bytes, place: str) -> str:
-    try:
-        return line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{place}: not UTF-8 at byte {error.start + 1}: save the file as UTF-8") from error
