@@ -14,6 +14,7 @@ _CURVES, _LENGTH, _CONFUSION = "curves.png", "length.png", "confusion.png"
 _SIMILARITY, _SCATTER = "similarity.png", "scatter.png"
 _COSINES = "Cosine similarities, of the frozen base and of the adapter"
 _PAIRS = 20_000  # of other texts, drawn for a histogram
+_MOST_CONFUSED = 1_000  # labels: a picture of more is gigabytes, and no dot of it can be seen
 
 
 def draw(
@@ -39,7 +40,7 @@ def draw(
         return drawn | _draw_searched(directory, split, adapted, frozen, lengths)
     pictures.draw_score_by_length(directory / _LENGTH, lengths, right(split, adapted, data), "right")
     drawn[_LENGTH] = "Score by length of the text"
-    if task == "classify" and not data.multi_label:
+    if task == "classify" and not data.multi_label and len(data.labels) <= _MOST_CONFUSED:
         matrix = _confusion(split, adapted, len(data.labels))
         pictures.draw_confusion(directory / _CONFUSION, matrix, data.labels)
         drawn[_CONFUSION] = "What is taken for what"

@@ -67,3 +67,14 @@ def test_texts_of_a_label_are_scored_by_length_where_another_shares_it(monkeypat
     assert list(titles) == ["curves.png", "similarity.png", "length.png"]
     _, lengths, scores, name = given["draw_score_by_length"]
     assert (lengths, name) == (LENGTHS[1:], "MAP") and np.mean(scores) == pytest.approx(models[0].scores["MAP"])
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1_000, True), (1_001, False)])
+def test_no_picture_shows_more_labels_than_can_be_seen(count, shown, monkeypatch, tmp_path):
+    monkeypatch.setattr(pictures, "draw_confusion", lambda *_: None)
+    split = LabelledTexts(("a", "b"), ((0,), (count - 1,)))
+    labels = tuple(map(str, range(count)))
+    data = TrainingData("labels", labels, False, split, split, None, False, "x")
+    answers = Measured({"accuracy": 1.0}, np.array([0, count - 1]))
+    titles = report.draw(tmp_path, "classify", data, split, HISTORY, answers, answers, [3, 4])
+    assert ("confusion.png" in titles) == shown
