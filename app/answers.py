@@ -1,7 +1,8 @@
 """From outputs to response bodies."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -15,6 +16,7 @@ from app.accept import prefers
 from app.engine.jobs import Array
 from app.entities import entities
 from app.errors import InvalidRequestError, UnavailableError
+from app.sending import InParts
 from app.service import Answer
 from lorat.pooling import finish
 
@@ -94,17 +96,27 @@ def vectors(answer: Answer, normalize: bool, dimensions: int | None) -> Array:
     return finish(stacked, dimensions, normalize)
 
 
-async def vector_response(request: Request, values: Array, headers: dict[str, str]) -> Response:
+def vector_response(request: Request, values: Array, headers: dict[str, str]) -> Response:
     """JSON, or raw little-endian float32 where the client accepts `application/octet-stream`: the same bits."""
     if prefers(request.headers.get("accept", ""), "application/octet-stream", "application/json"):
         shape = ",".join(map(str, values.shape))
         return Response(values.astype("<f4").tobytes(), 200, {**headers, "X-Shape": shape}, "application/octet-stream")
-    return await arrays_response(values, headers)
+    return arrays_response(request, values, headers)
 
 
-async def arrays_response(arrays: Array | Sequence[Array], headers: dict[str, str]) -> Response:
-    """As `json_response`; between the parts of a large one, other requests have their turn."""
-    return Response(await _in_parts(arrays), 200, headers, "application/json")
+def arrays_response(
+    request: Request, arrays: Array | Sequence[Array], headers: dict[str, str], held: ExitStack | None = None
+) -> Response:
+    """As `json_response`; a large one is written as its client takes it, and others have their turn between its parts.
+
+    held: what is let go once it is sent.
+    """
+    held = held or ExitStack()
+    if sum(array.size for array in arrays) <= _PART:
+        held.close()
+        return json_response(arrays, headers)
+    seconds = request.app.state.settings.body_timeout_seconds
+    return InParts(_in_parts(arrays), headers, "application/json", seconds, held)
 
 
 def json_response(content: Any, headers: dict[str, str]) -> Response:
@@ -116,14 +128,18 @@ def _written(content: Any) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-async def _in_parts(values: Array | Sequence[Array]) -> bytes:
+async def _in_parts(values: Array | Sequence[Array]) -> AsyncIterator[bytes]:
     if isinstance(values, np.ndarray) and values.size <= _PART:
-        return _written(values)
-    parts = []
-    for part in values:
-        parts.append(await _in_parts(part))
+        yield _written(values)
+        return
+    before = b"["
+    for value in values:
+        async for part in _in_parts(value):
+            yield before + part
+            before = b""
+        before = b","
         await asyncio.sleep(0)
-    return b"[" + b",".join(parts) + b"]"
+    yield b"]"
 
 
 def scores_of(answer: Answer, function: Scoring | None = None) -> Tensor:

@@ -101,6 +101,11 @@ class Settings(BaseSettings):
         description="uploads of adapters at once, and downloads at once; more get 429. Each lies in the temporary "
         "directory meanwhile, an upload up to three times its size",
     )
+    max_embed_all_bytes: Count = Field(
+        256 * MEBIBYTE,
+        description="memory for the vectors of /embed_all, reckoned from the inputs' lengths, from before they are "
+        "computed until their clients have them; more get 429, one answer of more is 422. Below 1 MiB none is counted",
+    )
     max_header_bytes: Count = Field(32 * KIBIBYTE, description="size of a request's head; more get 431")
     header_timeout_seconds: Positive = Field(
         10.0, description="time in which a connection must have sent a request's head; then it is closed"
@@ -108,7 +113,7 @@ class Settings(BaseSettings):
     body_timeout_seconds: Positive = Field(
         20.0,
         description="time in which a body must have arrived, and a second more for each 64 KiB of it; then it is 408. "
-        "As long as a download may take; then it is cut off",
+        "As long may a client take for a download, or for any large answer; then it is cut off",
     )
     auto_truncate: bool = Field(True, description="cut over-long inputs where the request does not say")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug: a line per forward")

@@ -1,7 +1,8 @@
-"""Limits on what comes before a request is one: the time and the size of its head. uvicorn has none of its own.
+"""Limits on a request's head, its time and its size, and on an answer that nobody takes. uvicorn has none of its own.
 
 A connection has so many seconds to send a head, from its opening or from the first byte after a request; as many to
-send the rest of a body that was answered unread; and so many bytes of head. Then it is closed.
+send the rest of a body that was answered unread; and so many bytes of head. What waits to be taken of an answer has
+the time of a body of its size. Then the connection is closed.
 """
 
 from asyncio import Transport
@@ -10,6 +11,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.access.body_limit import LEAST_BYTES_PER_SECOND
 from app.settings import Settings
 
 _LINE = 4  # bytes that a header line has beside its name and value
@@ -24,10 +26,12 @@ class Guarded(HttpToolsProtocol):
 
     head_seconds: float
     head_bytes: int
+    answer_seconds: float
 
     def __init__(self, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
         self._timer: TimerHandle | None = None
+        self._untaken: TimerHandle | None = None
         self._received = 0  # since the last head was whole
         self._heads = 0
         self._begun = False  # a head
@@ -42,6 +46,7 @@ class Guarded(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is due any more."""
         self._stop_timer()
+        self._taken()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -58,6 +63,22 @@ class Guarded(HttpToolsProtocol):
             self._start_timer()
         else:
             self._stop_timer()
+
+    def pause_writing(self) -> None:
+        """Much of an answer waits to be taken; what is never taken is dropped with its connection."""
+        super().pause_writing()
+        seconds = self.answer_seconds + self.transport.get_write_buffer_size() / LEAST_BYTES_PER_SECOND
+        self._untaken = self.loop.call_later(seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It was taken."""
+        self._taken()
+        super().resume_writing()
+
+    def _taken(self) -> None:
+        if self._untaken is not None:
+            self._untaken.cancel()
+            self._untaken = None
 
     @property
     def _unread(self) -> bool:
@@ -127,5 +148,9 @@ class Guarded(HttpToolsProtocol):
 
 def guarded(settings: Settings) -> type[Guarded]:
     """The protocol of a server with these settings."""
-    limits = {"head_seconds": settings.header_timeout_seconds, "head_bytes": settings.max_header_bytes}
+    limits = {
+        "head_seconds": settings.header_timeout_seconds,
+        "head_bytes": settings.max_header_bytes,
+        "answer_seconds": settings.body_timeout_seconds,
+    }
     return type("Guarded", (Guarded,), limits)

@@ -1,10 +1,11 @@
-"""Limits from the settings: of each key and each adapter, where they are set, and of uploads and downloads."""
+"""Limits from the settings: of each key and each adapter, where they are set, of transfers, and of large answers."""
 
 import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from app.access.answer_room import AnswerRoom
 from app.access.quota import Places, Rates
 from app.errors import OverloadedError
 from app.settings import Settings
@@ -78,10 +79,11 @@ class AtOnce:
 
 
 class Limits:
-    """Those of keys and adapters, and of what is sent here and fetched from here."""
+    """Those of keys and adapters, of what is sent here and fetched from here, and of large answers."""
 
     def __init__(self, settings: Settings) -> None:
         self.keys = Limit("key", settings.requests_per_second_per_key, settings.max_concurrent_per_key)
         self.adapters = Limit("adapter", settings.requests_per_second_per_adapter, settings.max_concurrent_per_adapter)
         self.uploads = AtOnce("uploads", settings.max_concurrent_transfers)
         self.downloads = AtOnce("downloads", settings.max_concurrent_transfers)
+        self.token_vectors = AnswerRoom(settings.max_embed_all_bytes)

@@ -6,12 +6,14 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 
 from app.access.auth import caller_of
+from app.access.caller import BASE
 from app.answers import unless_gone
 from app.engine.tokenizing import Input
 from app.errors import InvalidRequestError
 from app.schemas.errors import ErrorBody
 from app.schemas.inference import Manners
 from app.service import Answer, Options, Service
+from app.store.catalog import Version
 from lorat.rows import Asked
 
 Adapters = Annotated[
@@ -43,6 +45,11 @@ async def ask_one(
     """The answer of one adapter, as `ask`."""
     (answer,) = await ask(request, asked, inputs, [reference], manners)
     return answer
+
+
+async def version_named(request: Request, reference: str | None) -> Version | None:
+    """The version that a reference means now, None for the base. Raises UnknownAdapterError."""
+    return None if reference in (None, BASE) else await service_of(request).version_of(reference)
 
 
 def one(adapters: Sequence[str] | None) -> str | None:

@@ -1,12 +1,15 @@
 """`/embed`, `/embed_all`, `/classify` and `/token_classify`: shape in, engine call, shape out."""
 
+from contextlib import ExitStack
+
 from fastapi import APIRouter, Depends, Request, Response
 
+from app.access.answer_room import most_bytes
 from app.access.auth import require_inference
 from app.access.gated import Gated
 from app.answers import arrays_response, entities_of, headers_of, json_response, predictions, vector_response, vectors
 from app.errors import InvalidRequestError
-from app.routes.asking import ERRORS, Adapters, ask, ask_one, one, several
+from app.routes.asking import ERRORS, Adapters, ask, ask_one, one, service_of, several, version_named
 from app.schemas.inference import (
     ClassifyRequest,
     EmbedAllRequest,
@@ -30,15 +33,20 @@ async def embed(body: EmbedRequest, request: Request, adapter: Adapters = None) 
     answers = await ask(request, "embedding", body.items(), references, body)
     found = [vectors(answer, body.normalize, body.dimensions) for answer in answers]
     if len(found) == 1:
-        return await vector_response(request, found[0], headers_of(answers))
+        return vector_response(request, found[0], headers_of(answers))
     return json_response(dict(zip(references, found, strict=True)), headers_of(answers))
 
 
 @router.post("/embed_all", response_model=list[Vectors])
 async def embed_all(body: EmbedAllRequest, request: Request, adapter: Adapters = None) -> Response:
     """A vector for each token of each input, special tokens included: the last hidden states."""
-    answer = await ask_one(request, "hidden_states", body.items(), one(adapter), body)
-    return await arrays_response(answer.outputs, headers_of([answer]))
+    service, inputs = service_of(request), body.items()
+    version = await version_named(request, one(adapter))
+    size = most_bytes(inputs, service.max_input_length(version), service.model.base.shape.hidden)
+    with ExitStack() as held:
+        held.enter_context(service.limits.token_vectors.held(size))
+        answer = await ask_one(request, "hidden_states", inputs, version.reference if version else None, body)
+        return arrays_response(request, answer.outputs, headers_of([answer]), held.pop_all())
 
 
 @router.post("/classify", response_model=Predictions | dict[str, Predictions])

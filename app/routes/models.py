@@ -10,7 +10,7 @@ from app.access.gated import Gated
 from app.answers import entities_of, headers_of, json_response, predictions, similarities, vectors
 from app.engine.tokenizing import Input
 from app.errors import InvalidRequestError
-from app.routes.asking import ERRORS, Adapters, ask_one, one, service_of
+from app.routes.asking import ERRORS, Adapters, ask_one, one, version_named
 from app.schemas.hub import ModelRequest, Parameters
 from app.schemas.inference import Entity, Prediction, SentencePairs, TokenEntity, listed
 from app.service import Answer
@@ -28,7 +28,7 @@ _MEANT_FOR: dict[str, frozenset[str]] = {
 @router.post("/models/{name}", response_model=Answers)
 async def model(body: ModelRequest, request: Request, name: str) -> Response:
     """What the adapter was trained for: vectors, labels (always a list for each text), or entities."""
-    version = None if name == BASE else await service_of(request).version_of(name)
+    version = await version_named(request, name)
     task: Task = version.record["task"] if version else "embedding"
     reference = version.reference if version else None  # the one that was looked at, whatever the name means by now
     if isinstance(body.inputs, SentencePairs):

@@ -1,18 +1,15 @@
 """`/adapters/{name}/…`: versions, rollback, download, settings, stats."""
 
-import asyncio
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import Receive, Scope, Send
 
 from app.access.auth import require_admin, require_inference
-from app.access.body_limit import LEAST_BYTES_PER_SECOND
 from app.access.gated import Gated
 from app.adapters.preconditions import is_known
 from app.adapters.registry import Registry
@@ -22,6 +19,7 @@ from app.answers import json_response
 from app.routes.asking import ERRORS, service_of
 from app.schemas.adapters import Record, RollbackRequest, SettingsRequest, Stats, Versions
 from app.schemas.errors import ErrorBody
+from app.sending import InParts
 from app.store.catalog import Version
 
 router = APIRouter(tags=["adapters"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
@@ -127,28 +125,13 @@ async def download(request: Request, reference: str, if_none_match: Match = None
         held.enter_context(service.limits.downloads.held())
         with temporary_room():
             file = held.enter_context(await run_in_threadpool(service.registry.export, version))
-        size = os.fstat(file.fileno()).st_size
         headers = {
-            "Content-Length": str(size),
+            "Content-Length": str(os.fstat(file.fileno()).st_size),
             "Content-Disposition": f'attachment; filename="{version.name}-{version.version}.zip"',
             **etag(version),
         }
-        seconds = service.settings.body_timeout_seconds + size / LEAST_BYTES_PER_SECOND
-        return _Download(file, headers, seconds, held.pop_all())
-
-
-class _Download(StreamingResponse):
-    """A file, and what is held until the client has it, or has gone, or takes too long."""
-
-    def __init__(self, file: IO[bytes], headers: Mapping[str, str], seconds: float, held: ExitStack) -> None:
-        super().__init__(_chunks(file), 200, headers, "application/zip")
-        self._seconds, self._held = seconds, held
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. One that returns before it has sent all has its connection closed."""
-        with self._held, suppress(TimeoutError):
-            async with asyncio.timeout(self._seconds):
-                await super().__call__(scope, receive, send)
+        seconds = service.settings.body_timeout_seconds
+        return InParts(_chunks(file), headers, "application/zip", seconds, held.pop_all())
 
 
 def _chunks(file: IO[bytes]) -> Iterator[bytes]:

@@ -22,10 +22,10 @@ s3, moto, rclone, rclone_endpoint = stores.s3, stores.moto, stores.rclone, store
 
 
 @contextmanager
-def running(settings: Settings) -> Iterator[httpx.Client]:
-    """A server in this process, and a client for it."""
+def running(settings: Settings, **options: object) -> Iterator[httpx.Client]:
+    """A server in this process, and a client for it. options: uvicorn's."""
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=30))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=30, **options))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -34,7 +34,7 @@ def running(settings: Settings) -> Iterator[httpx.Client]:
             time.sleep(0.01)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
-            client.app = app
+            client.app, client.server = app, server
             yield client
     finally:
         server.should_exit = True

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from app.routes import versions
+from app import sending
 from tests.app.conftest import files_of, process, upload
 from tests.oracle import make_peft
 
@@ -62,7 +62,7 @@ def test_so_many_downloads_are_sent_at_once(serve, made):
 
 
 def test_a_download_that_is_not_taken_is_cut_off(serve, made, monkeypatch):
-    monkeypatch.setattr(versions, "LEAST_BYTES_PER_SECOND", 1 << 40)
+    monkeypatch.setattr(sending, "LEAST_BYTES_PER_SECOND", 1 << 40)
     client = serve(max_concurrent_transfers=1, body_timeout_seconds=0.5)
     files = [*files_of(made), ("files", ("large.png", os.urandom(1 << 20) * 24))]
     assert client.post("/adapters", data={"name": "x"}, files=files).status_code == 201
