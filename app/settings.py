@@ -1,11 +1,13 @@
-"""Settings: read once from `LORAT_*` and the command line, typed and frozen. A bad value stops the start."""
+"""Settings: read once from `LORAT_*` and the command line, typed and frozen. A bad one stops the start."""
 
-from typing import Annotated, Literal
+import os
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, DirectoryPath, Field, SecretStr
+from pydantic import BeforeValidator, DirectoryPath, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.access.keys import Key, parse_keys
+from app.environment import PREFIX, check_port, check_variables
 
 KIBIBYTE, MEBIBYTE = 2**10, 2**20
 Count = Annotated[int, Field(ge=1)]
@@ -31,12 +33,12 @@ Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     """What `lorat serve` can be told; each field is `LORAT_<FIELD>` and a flag of the same name."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="LORAT_", frozen=True, env_ignore_empty=True, hide_input_in_errors=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="address to listen on")
-    port: Annotated[int, Field(ge=0, le=65535)] = Field(8000, description="port to listen on")
+    port: Annotated[int, Field(ge=0, le=65535), BeforeValidator(check_port)] = Field(
+        8000, description="port to listen on"
+    )
     base: str | None = Field(None, description="base model: directory or hub id (default: the embedded MiniLM)")
     store: str = Field("./adapters", description="where adapters are kept: directory or URL")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
@@ -144,3 +146,9 @@ class Settings(BaseSettings):
         "inference needs one too. Where no key is set at all, everyone may do everything",
     )
     metrics_key: bool = Field(False, description="whether /metrics needs a key, one that opens all names")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, given: Any) -> Any:
+        check_variables(os.environ, cls.model_fields)
+        return given

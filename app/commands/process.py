@@ -2,10 +2,12 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
 
+from app.environment import PREFIX
 from app.settings import Settings
 from lorat.errors import LoratError
 from lorat.memory import keep_freed_memory
@@ -22,8 +24,13 @@ def read_settings(**given: Any) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        wrong = [f"LORAT_{str(item['loc'][0]).upper()}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise SettingsError("; ".join(wrong)) from error
+        raise SettingsError("; ".join(map(_explain, error.errors(include_input=False)))) from error
+
+
+def _explain(fault: Mapping[str, Any]) -> str:
+    """What is wrong with a setting; of all of them together the message says which."""
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return ": ".join([f"{PREFIX}{str(part).upper()}" for part in fault["loc"][:1]] + [message])
 
 
 def prepare_process() -> None:
