@@ -26,8 +26,20 @@ _MEANT_FOR: dict[str, frozenset[str]] = {
 
 
 @router.post("/models/{name}", response_model=Answers)
-async def model(body: ModelRequest, request: Request, name: str) -> Response:
+async def model(body: ModelRequest, request: Request, name: str, adapter: Adapters = None) -> Response:
     """What the adapter was trained for: vectors, labels (always a list for each text), or entities."""
+    if one(adapter) not in (None, name):
+        raise InvalidRequestError(f"the path's {name!r} and ?adapter={one(adapter)!r} differ: send one of them")
+    return await _answer(body, request, name)
+
+
+@router.post("/", response_model=Answers)
+async def root(body: ModelRequest, request: Request, adapter: Adapters = None) -> Response:
+    """As `/models/{name}`, with the adapter as on the other routes: text-embeddings-inference answers here."""
+    return await _answer(body, request, one(adapter) or BASE)
+
+
+async def _answer(body: ModelRequest, request: Request, name: str) -> Response:
     version = await version_named(request, name)
     task: Task = version.record["task"] if version else "embedding"
     reference = version.reference if version else None  # the one that was looked at, whatever the name means by now
@@ -39,12 +51,6 @@ async def model(body: ModelRequest, request: Request, name: str) -> Response:
     inputs = listed(body.inputs)
     answer = await ask_one(request, task, inputs if task == "embedding" else _texts(inputs, name), reference, body)
     return json_response(_shape(body, task, inputs, answer), headers_of([answer]))
-
-
-@router.post("/", response_model=Answers)
-async def root(body: ModelRequest, request: Request, adapter: Adapters = None) -> Response:
-    """As `/models/{name}`, with the adapter as on the other routes: text-embeddings-inference answers here."""
-    return await model(body, request, one(adapter) or BASE)
 
 
 def _shape(body: ModelRequest, task: Task, inputs: list[str | list[int]], answer: Answer) -> Any:

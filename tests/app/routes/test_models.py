@@ -12,6 +12,7 @@ def test_an_embedding_adapter_and_the_base_answer_vectors(post, made):
     for name in ("base", "search", "search@1"):
         for body in ({"inputs": "hello"}, {"inputs": ["hello", "there"]}, {"inputs": ["a"], "normalize": False}):
             assert post(f"/models/{name}", body) == post("/embed", body, adapter=name)
+    assert post("/models/search", {"inputs": "a"}, adapter="search") == post("/models/search", {"inputs": "a"})
     assert post("/", {"inputs": "hello"}) == post("/embed", {"inputs": "hello"})
     assert post("/", {"inputs": "hello"}, adapter="search") == post("/embed", {"inputs": "hello"}, adapter="search")
     cut = post("/models/search", {"inputs": "hello", "dimensions": 8, "truncate": True})
@@ -70,6 +71,9 @@ def test_sentences_are_compared_by_any_adapter(post, made):
     ("path", "body", "status", "says"),
     [
         ("/models/nothere", {"inputs": "a"}, 404, "nothere"),
+        ("/models/kinds?adapter=search", {"inputs": "a"}, 422, "'kinds' and ?adapter='search' differ"),
+        ("/models/kinds?adapter=nothere", {"inputs": "a"}, 422, "differ"),
+        ("/models/kinds?adapter=kinds&adapter=search", {"inputs": "a"}, 422, "takes one"),
         ("/models/search", {"inputs": []}, 400, "at least one"),
         ("/models/search", {"inputs": "a", "parameters": {"top_k": 1}}, 422, "top_k"),
         ("/models/kinds", {"inputs": "a", "normalize": True}, 422, "normalize"),

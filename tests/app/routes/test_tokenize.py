@@ -32,6 +32,14 @@ def test_what_is_no_text_is_refused(server, body, status):
     assert server.post("/tokenize", json=body).status_code == status
 
 
+def test_an_adapter_must_exist_and_changes_nothing(server, made, post):
+    plain = post("/tokenize", {"inputs": "hello"})
+    for name in ("base", "search", "search@1"):
+        assert post("/tokenize", {"inputs": "hello"}, adapter=name) == plain
+    for names, status in (("nothere", 404), (["search", "kinds"], 422)):
+        assert server.post("/tokenize", params={"adapter": names}, json={"inputs": "hello"}).status_code == status
+
+
 @pytest.mark.parametrize("inputs", [["a"] * 257, "a " * 140_000])
 def test_too_much_is_refused(server, inputs):
     response = server.post("/tokenize", json={"inputs": inputs})
