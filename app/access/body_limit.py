@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fastapi import Request
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import SlowBodyError, TooLargeError, status_of
+from app.errors import SlowBodyError, TooLargeError, reason, status_of
+from app.observe.exchange import current
 from lorat.errors import LoratError
 
 LEAST_BYTES_PER_SECOND = 64 * 1024
@@ -55,11 +57,11 @@ class _Body:
             async with asyncio.timeout(max(0.0, end - time.perf_counter())):
                 message = await self._receive()
         except TimeoutError as error:
-            raise _http(_slow(self._received)) from error
+            raise _refusal(_slow(self._received)) from error
         self._received += len(message.get("body", b""))
         self._whole = not message.get("more_body", False)
         if self._received > self._limit:
-            raise _http(_too_large(self._limit))
+            raise _refusal(_too_large(self._limit))
         return message
 
 
@@ -71,12 +73,16 @@ def _slow(received: int) -> SlowBodyError:
     return SlowBodyError(f"the body arrives too slowly, {received} bytes so far: send it faster, or less of it")
 
 
-def _http(error: LoratError) -> HTTPException:
+def _refusal(error: LoratError) -> HTTPException:
+    """What is raised for an error; its reason is noted here, for a status alone does not tell it."""
+    current().refuse(reason(error), str(error))
     return HTTPException(status_of(error)[0], str(error), {"Connection": "close"})
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, error: LoratError) -> None:
-    """Answer as the application answers what its routes raise."""
+    """Answer as the application answers what its routes raise, counted by the route that was asked."""
     request = Request(scope, receive)
-    response = await request.app.exception_handlers[HTTPException](request, _http(error))
+    routes: Sequence[BaseRoute] = request.app.routes
+    scope["route"] = next((route for route in routes if route.matches(scope)[0] is Match.FULL), None)
+    response = await request.app.exception_handlers[HTTPException](request, _refusal(error))
     await response(scope, receive, send)
