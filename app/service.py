@@ -56,7 +56,7 @@ class Chosen:
 
     def call(self, asked: Asked, deadline: float) -> Call:
         """A request to the engine, of no use after the deadline."""
-        return Call(asked, self.digest if self.content else None, self.content, deadline)
+        return Call(asked, self.digest if self.content else None, self.content, deadline, name_of(self.adapter))
 
 
 @dataclass(frozen=True)

@@ -204,13 +204,16 @@ class Engine:
         tasks = Counter(job.call.task for job in batch)
         residency = self._residency
         by_adapter: Counter[str | None] = Counter()
+        by_name: Counter[str] = Counter()
         for job in batch:
             by_adapter[job.adapter] += job.size
+            by_name[job.call.name] += job.size
         tokens = by_adapter.total()
         self._policy.observe(by_adapter)
         self._batches += 1
         if self._batches % _BATCHES_A_CHOICE == 0 or (self._always and residency.loads != self._chosen_at):
             self._merge()
+        self._metrics.observe_tokens(by_name)
         self._metrics.observe_batch(tasks, len(by_adapter), tokens, seconds, tokens / self.max_batch_tokens)
         logger.debug(
             "forward: %d inputs, %d tokens, %d adapters, %s, %.1f ms",

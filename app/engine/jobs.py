@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from app.access.caller import BASE
 from lorat import Adapter, Tokens
 from lorat.rows import Asked
 
@@ -29,11 +30,20 @@ class Call:
     """One request: its inputs become tokens, and its future brings their outputs, in the order of the inputs."""
 
     def __init__(
-        self, task: Asked, digest: str | None = None, content: Adapter | None = None, deadline: float = math.inf
+        self,
+        task: Asked,
+        digest: str | None = None,
+        content: Adapter | None = None,
+        deadline: float = math.inf,
+        name: str = BASE,
     ) -> None:
-        """Bound to an adapter's content (None: the base) before it is queued. deadline: by `time.perf_counter`."""
+        """Bound to an adapter's content (None: the base) before it is queued.
+
+        deadline: by `time.perf_counter`. name: for whom its tokens are counted.
+        """
         self.task = task
         self.deadline = deadline
+        self.name = name
         self.digest = digest
         self.content = content
         self.future: Future[list[Output]] = Future()

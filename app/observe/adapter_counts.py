@@ -27,11 +27,11 @@ class AdapterCounts(Collector):
         self._gone: list[str] = []
         self._lock = threading.Lock()
 
-    def add(self, name: str, tokens: int) -> None:
-        """Count a request and its tokens."""
+    def add(self, name: str, tokens: int, requests: int = 1) -> None:
+        """Count tokens, and a request."""
         with self._lock:
             count = self._counts.get(name) or self._place(name)
-            count[0] += 1
+            count[0] += requests
             count[1] += tokens
 
     def _place(self, name: str) -> list[int]:

@@ -85,6 +85,11 @@ class Metrics:
         for task, count in tasks.items():
             self._inputs.labels(task).inc(count)
 
+    def observe_tokens(self, by_name: Mapping[str, int]) -> None:
+        """Count the tokens of a forward pass by the adapters' names, whether or not anyone still waits for them."""
+        for name, tokens in by_name.items():
+            self.adapters.add(name, tokens, requests=0)
+
     def batch_failed(self) -> None:
         """Count one forward pass that brought no outputs."""
         self._failures.inc()
@@ -104,9 +109,8 @@ class Metrics:
     def _observe_runs(self, exchange: Exchange, ended: float) -> None:
         computed = 0
         for run in exchange.runs:
-            tokens = run.tokens if run.outputs else 0
-            computed += tokens
-            self.adapters.add(run.name, tokens)
+            computed += run.tokens if run.outputs else 0
+            self.adapters.add(run.name, tokens=0)
             for name, start, end in run.stages(exchange.asked, ended):
                 self._stages.observe(end - start, name)
         if computed:

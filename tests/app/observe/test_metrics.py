@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app.main import create_app
 from app.observe.metrics import Metrics
 from app.settings import Settings
-from tests.app.conftest import upload
+from tests.app.conftest import held, upload
 from tests.oracle import make_peft
 
 ONLY_GROWS = {"counter", "histogram"}
@@ -148,6 +148,19 @@ def test_a_client_that_leaves_is_counted(serve):
         assert time.monotonic() < end
     assert value(client, "lorat_requests_total", route="/embed", method="POST", status="499") == 1
     assert value(client, "lorat_refusals_total", reason="http_499") == 0
+
+
+def test_what_was_computed_for_nobody_is_counted_for_its_adapter(serve, tiny_path, tmp_path):
+    client = serve(workers=1)
+    upload(client, "a", make_peft(tiny_path, tmp_path / "a", r=2).directory)
+    with held(client):
+        late = client.post("/embed?adapter=a", json={"inputs": "hello"}, headers={"X-Request-Timeout": "0.2"})
+        assert late.status_code == 504
+    end = time.monotonic() + 20
+    while not value(client, "lorat_tokens_total"):
+        assert time.monotonic() < end
+    assert value(client, "lorat_adapter_tokens_total", adapter="a") == value(client, "lorat_tokens_total") == 3
+    assert value(client, "lorat_adapter_requests_total", adapter="a") == 1
 
 
 def test_what_only_grows_is_a_counter_and_does(used):
