@@ -40,6 +40,7 @@ def serve(settings: Settings, listeners: list[socket.socket]) -> None:
         app,
         http=guarded(settings),
         ws="none",
+        forwarded_allow_ips=settings.forwarded_allow_ips,
         access_log=False,
         log_config=None,  # its loggers are ours
         log_level=settings.log_level,

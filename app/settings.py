@@ -1,9 +1,10 @@
 """Settings: read once from `LORAT_*` and the command line, typed and frozen. A bad one stops the start."""
 
 import os
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, DirectoryPath, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.access.keys import Key, parse_keys
@@ -26,6 +27,14 @@ def _keys(value: object) -> object:
     return parse_keys(_parts(value)) if isinstance(value, str) else value
 
 
+def _addresses(value: str) -> str:
+    if value != "*":
+        for part in value.split(","):
+            ip_network(part.strip())
+    return value
+
+
+Addresses = Annotated[str, AfterValidator(_addresses)]
 Keys = Annotated[tuple[Key, ...], NoDecode, BeforeValidator(_keys)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
@@ -38,6 +47,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="address to listen on")
     port: Annotated[int, Field(ge=0, le=65535), BeforeValidator(check_port)] = Field(
         8000, description="port to listen on"
+    )
+    forwarded_allow_ips: Addresses = Field(
+        "127.0.0.1",
+        description="addresses and networks, comma separated, whose X-Forwarded-For and X-Forwarded-Proto are "
+        "believed; *: everyone's",
     )
     base: str | None = Field(None, description="base model: directory or hub id (default: the embedded MiniLM)")
     store: str = Field("./adapters", description="where adapters are kept: directory or URL")

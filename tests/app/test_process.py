@@ -89,6 +89,7 @@ def test_a_terminated_server_says_so_before_it_closes_its_port(tiny_path, tmp_pa
         (["--follow-seconds", "0"], "LORAT_FOLLOW_SECONDS"),
         (["--host", "192.0.2.1"], "LORAT_HOST '192.0.2.1'"),
         (["--host", "nowhere.invalid"], "LORAT_HOST 'nowhere.invalid'"),
+        (["--forwarded-allow-ips", "127.0.0.1,gateway"], "LORAT_FORWARDED_ALLOW_IPS"),
     ],
 )
 def test_a_wrong_setting_stops_the_start_and_is_named(flags, says, tiny_path, tmp_path):
@@ -238,6 +239,16 @@ def test_a_slow_client_does_not_hold_up_others(keyed):
 def test_a_type_that_the_processor_lacks_is_said_at_the_start(tiny_path, caplog):
     load_model(Settings(base=str(tiny_path), dtype="bfloat16", device="cpu"))
     assert ("float32 is many times faster" in caplog.text) == (not computes(torch.bfloat16))
+
+
+@pytest.mark.parametrize(("believed", "client"), [("127.0.0.0/8", "192.0.2.7"), ("192.0.2.1, 10.0.0.0/8", "127.0.0.1")])
+def test_a_proxy_s_word_for_who_asks_is_believed_where_a_setting_says_so(tmp_path, tiny_path, believed, client):
+    flags = ("--demo", "0", "--access-log", "1", "--forwarded-allow-ips", believed)
+    with process(tmp_path / "store", *flags, base=tiny_path) as (server, http):
+        http.get("/info", headers={"X-Forwarded-For": "192.0.2.7"}).raise_for_status()
+        server.terminate()
+        [line] = [line for line in server.stderr.read().decode().splitlines() if "route=/info" in line]
+    assert f"client={client}" in line
 
 
 def test_an_idle_connection_is_kept_for_as_long_as_the_setting_says(tmp_path, tiny_path):
