@@ -16,6 +16,7 @@ from app.accept import prefers
 from app.engine.jobs import Array
 from app.entities import entities
 from app.errors import InvalidRequestError, UnavailableError
+from app.observe.exchange import CLIENT_GONE
 from app.sending import InParts
 from app.service import Answer
 from lorat.pooling import finish
@@ -27,7 +28,6 @@ SCORINGS: dict[Scoring, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "none": lambda logits: logits,
 }
-CLIENT_GONE = 499
 _PART = 16_384  # numbers: some milliseconds
 _GONE = "the client has gone"
 _STOPPED = "the server stopped before the answer was ready: send the request again"

@@ -8,6 +8,7 @@ from math import inf
 from app.access.caller import BASE, name_of
 from app.engine.jobs import Call, Output
 
+CLIENT_GONE = 499
 Stage = tuple[str, float, float]
 """A part of a request's time: its name, its start and its end by `time.perf_counter`."""
 
@@ -54,17 +55,17 @@ class Run:
 
 
 class Exchange:
-    """One request and its answer. `status` is 0 until the answer begins; `reason` says why it is a refusal."""
+    """One request and its answer. `status` is 0 until the answer begins."""
 
     __slots__ = (
         "_began",
+        "_reason",
         "_references",
         "asked",
         "client",
         "error",
         "id",
         "method",
-        "reason",
         "runs",
         "started",
         "status",
@@ -78,7 +79,7 @@ class Exchange:
         self.started = time.perf_counter()
         self._began = time.time_ns()
         self.status = 0
-        self.reason = ""
+        self._reason = ""
         self.error = ""
         self.runs: list[Run] = []
         self.asked = 0.0
@@ -97,7 +98,14 @@ class Exchange:
 
     def refuse(self, reason: str, error: str) -> None:
         """It is answered with an error: `reason` for metrics, `error` for people."""
-        self.reason, self.error = reason, error
+        self._reason, self.error = reason, error
+
+    @property
+    def reason(self) -> str:
+        """Why it is a refusal; empty where it is none, or the client has gone."""
+        if self.status < 400 or self.status == CLIENT_GONE:
+            return ""
+        return self._reason or f"http_{self.status}"
 
     @property
     def adapters(self) -> str:

@@ -6,11 +6,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 from prometheus_client.metrics_core import Metric
 
 from app.observe.adapter_counts import AdapterCounts
-from app.observe.exchange import Exchange
+from app.observe.exchange import CLIENT_GONE, Exchange
 from app.observe.loop import LoopCounter, LoopHistogram, Reading
 from lorat.rows import Asked
 
-CLIENT_GONE = 499
 SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _POWERS = tuple(2**power for power in range(15))
 _FILLS = tuple(tenths / 10 for tenths in range(1, 11))
@@ -101,8 +100,8 @@ class Metrics:
         self._latency.observe(ended - exchange.started, route)
         if status == CLIENT_GONE:
             self._disconnects.add()
-        elif status >= 400:
-            self._refusals.add((exchange.reason or f"http_{status}",))
+        elif exchange.reason:
+            self._refusals.add((exchange.reason,))
         if exchange.runs:
             self._observe_runs(exchange, ended)
 

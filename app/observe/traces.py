@@ -87,6 +87,7 @@ class Traces:
             root.set_attribute("lorat.tokens", exchange.tokens)
         if exchange.reason:
             root.set_attribute("error.type", exchange.reason)
+        if exchange.error:
             seen = {"exception.type": exchange.reason, "exception.message": exchange.error}
             root.add_event("exception", seen, exchange.epoch(ended))
         if exchange.status >= 500:

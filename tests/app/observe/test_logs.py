@@ -111,6 +111,11 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
                 answers.append(client.post(url, json={"inputs": "hello"}, headers=headers))
         for url in ("/adapters", "/no%1B[2J%0Awhere"):
             answers.append(client.post(url, headers={"Authorization": f"Bearer {TEAM}"}))
+        headers = {"Authorization": f"Bearer {KEYS['LORAT_API_KEY']}", "X-Request-Id": "wrong-shape"}
+        answers += [
+            client.post("/classify", json={"input": "a"}, headers=headers),
+            client.put("/classify", headers=headers),
+        ]
         headers = {"Authorization": f"Bearer {KEYS['LORAT_API_KEY']}", "X-Request-Timeout": "x"}
         answers.append(client.post("/embed", content=b"\xff", headers=headers))
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
@@ -133,6 +138,8 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
         assert (first["adapter"], first["tokens"], first["method"], first["client"]) == ("a@1", 3, "POST", "127.0.0.1")
         assert first["request_id"] == "asked-0" and first["ms"] > 0
         assert requests[1]["adapter"] == "no\none" and requests[1]["reason"] == "unknown_adapter"
+        shapes = [entry for entry in entries if entry["request_id"] == "wrong-shape"]
+        assert [(entry["status"], entry["reason"]) for entry in shapes] == [(422, "http_422"), (405, "http_405")]
         assert {entry["path"] for entry in entries if entry.get("route") == "none"} == {"/no\x1b[2J\nwhere"}
     else:
         assert all(line.startswith("    ") or HEAD.match(line) for line in lines)
