@@ -125,7 +125,7 @@ class Service:
         """
         started = time.perf_counter()
         seen = current()
-        seen.ask(references)
+        seen.ask(references, len(inputs))
         self._check_count(len(inputs) * len(references))
         for reference in references:
             caller.require(reference or BASE)

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 from fastapi import Request
 
-from app.access.caller import Caller
+from app.access.caller import ANYONE, Caller
 from app.access.deadline import HEADER, deadline_of
 from app.access.keys import identify
 from app.errors import ForbiddenError, UnauthorizedError
+from app.observe.exchange import current
 from app.settings import Settings
 
 
@@ -51,6 +52,8 @@ def _find(request: Request) -> Caller:
     caller = identify(_bearer(request), settings.api_key, settings.admin_key)
     if caller is None:
         raise UnauthorizedError("send a key that this server knows: 'Authorization: Bearer KEY'")
+    if caller is not ANYONE:
+        current().key = caller.key
     return replace(caller, deadline=deadline_of(request.headers.get(HEADER), settings.request_timeout_seconds))
 
 

@@ -65,6 +65,8 @@ class Exchange:
         "client",
         "error",
         "id",
+        "inputs",
+        "key",
         "method",
         "runs",
         "started",
@@ -81,13 +83,17 @@ class Exchange:
         self.status = 0
         self._reason = ""
         self.error = ""
+        self.key = ""
+        """Which key asks, as `api-0`, once that is known; empty where there are no keys."""
+        self.inputs = 0
         self.runs: list[Run] = []
         self.asked = 0.0
         self._references: Sequence[str] = ()
 
-    def ask(self, references: Sequence[str | None]) -> None:
-        """An inference begins, with these adapters."""
+    def ask(self, references: Sequence[str | None], inputs: int) -> None:
+        """An inference begins, with these adapters and so many inputs."""
         self.asked = time.perf_counter()
+        self.inputs = inputs
         self._references = [reference or BASE for reference in references]
 
     def run(self, reference: str, digest: str, call: Call) -> Run:
@@ -116,6 +122,11 @@ class Exchange:
     def tokens(self) -> int:
         """Of all its runs."""
         return sum([run.tokens for run in self.runs])
+
+    def seconds(self, stage: str, ended: float) -> float | None:
+        """How long it was in a stage, the longest of its runs; None where it came to none."""
+        stages = [one for run in self.runs for one in run.stages(self.asked, ended)]
+        return max((end - start for name, start, end in stages if name == stage), default=None)
 
     def epoch(self, moment: float) -> int:
         """A moment of `time.perf_counter`, in nanoseconds since 1970."""

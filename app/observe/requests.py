@@ -57,10 +57,10 @@ class Observed:
         ended = time.perf_counter()
         route = getattr(scope.get("route"), "path", NO_ROUTE)
         self._metrics.observe_request(exchange, route, ended)
-        if self._traces:
-            self._traces.record(exchange, route, scope, ended)
+        trace = self._traces.record(exchange, route, scope, ended) if self._traces else ""
         if self._access_log:
-            logger.info("request", extra={"fields": _fields(exchange, route, scope["path"], ended)})
+            fields = _fields(exchange, route, scope["path"], ended)
+            logger.info("request", extra={"fields": fields | ({"trace": trace} if trace else {})})
 
 
 def request_id(scope: Scope) -> str:
@@ -83,7 +83,12 @@ def _fields(exchange: Exchange, route: str, path: str, ended: float) -> dict[str
     if route == NO_ROUTE:
         fields["path"] = path[:_PATH_LENGTH]
     if exchange.adapters:
-        fields |= {"adapter": exchange.adapters, "tokens": exchange.tokens}
+        fields |= {"adapter": exchange.adapters, "tokens": exchange.tokens, "inputs": exchange.inputs}
+    for stage in ("queue", "inference"):
+        if (seconds := exchange.seconds(stage, ended)) is not None:
+            fields[f"{stage}_ms"] = round(seconds * 1000, 3)
+    if exchange.key:
+        fields["key"] = exchange.key
     if exchange.reason:
         fields["reason"] = exchange.reason
     return fields

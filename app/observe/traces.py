@@ -55,8 +55,11 @@ class Traces:
         self._propagator = TraceContextTextMapPropagator()
         self._trace = trace
 
-    def record(self, exchange: Exchange, route: str, scope: Scope, ended: float) -> None:
-        """Make the spans of a request that has ended, unless whoever sent it, or the sampler, wants none."""
+    def record(self, exchange: Exchange, route: str, scope: Scope, ended: float) -> str:
+        """Make the spans of a request that has ended; their trace's id.
+
+        None, and an empty id, where whoever sent it, or the sampler, wants none.
+        """
         names: dict[str, AnyValue] = {
             "http.request.method": exchange.method,
             "http.route": route,
@@ -72,9 +75,11 @@ class Traces:
             names,
             start_time=exchange.epoch(exchange.started),
         )
-        if root.is_recording():
-            self._describe(root, exchange, ended)
+        if not root.is_recording():
+            return ""
+        self._describe(root, exchange, ended)
         root.end(exchange.epoch(ended))
+        return self._trace.format_trace_id(root.get_span_context().trace_id)
 
     def _context(self, scope: Scope) -> "Context":
         """What W3C's headers say of the caller's span."""

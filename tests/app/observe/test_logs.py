@@ -136,7 +136,8 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
         assert [entry["status"] for entry in requests] == [200, 404, 200, 404, 401, 401, 401, 401, 422]
         first = requests[0]
         assert (first["adapter"], first["tokens"], first["method"], first["client"]) == ("a@1", 3, "POST", "127.0.0.1")
-        assert first["request_id"] == "asked-0" and first["ms"] > 0
+        assert first["request_id"] == "asked-0" and first["ms"] > first["inference_ms"] > 0 and first["inputs"] == 1
+        assert [entry.get("key") for entry in requests] == ["api-0"] * 2 + ["admin-0"] * 2 + [None] * 4 + ["api-0"]
         assert requests[1]["adapter"] == "no\none" and requests[1]["reason"] == "unknown_adapter"
         shapes = [entry for entry in entries if entry["request_id"] == "wrong-shape"]
         assert [(entry["status"], entry["reason"]) for entry in shapes] == [(422, "http_422"), (405, "http_405")]
@@ -145,7 +146,8 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
         assert all(line.startswith("    ") or HEAD.match(line) for line in lines)
         first, *_ = [line for line in lines if " asked-0 " in line and "route=/embed" in line]
         assert re.search(
-            r"INFO asked-0 request method=POST route=/embed status=200 ms=[\d.]+ client=127.0.0.1 adapter=a@1 tokens=3$",
+            r"INFO asked-0 request method=POST route=/embed status=200 ms=[\d.]+ client=127.0.0.1 adapter=a@1 tokens=3 "
+            r"inputs=1 queue_ms=[\d.]+ inference_ms=[\d.]+ key=api-0 trace=[0-9a-f]{32}$",
             first,
         )
     assert any("Uvicorn running" in line for line in lines)
