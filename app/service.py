@@ -19,6 +19,7 @@ from app.engine.engine import Engine
 from app.engine.jobs import Array, Call, Output
 from app.engine.tokenizing import Input, Manner, Tokenizing, characters
 from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
+from app.observe.changes import note_change
 from app.observe.exchange import current
 from app.observe.metrics import Metrics
 from app.observe.state import watch
@@ -225,6 +226,7 @@ class Service:
         self.unloaded.add(version.name)
         if all(same.name in self.unloaded for same in self.registry.catalog.having(version.digest)):
             self.engine.forget(version.digest)
+        note_change("unloaded", version)
 
     def serve(self, name: str) -> None:
         """End what `unload` began."""

@@ -15,6 +15,7 @@ from app.adapters.upload import Unpacked, UploadLimits, unpack
 from app.adapters.upload_archive import Received
 from app.adapters.usage import now
 from app.errors import ConflictError, InvalidRequestError, PreconditionFailedError, StoreError
+from app.observe.changes import note_change
 from app.store.catalog import Catalog, Version, check_name
 from app.store.content import digest_of, pack
 from app.store.retention import end_old_versions
@@ -150,10 +151,11 @@ class Changes:
     ) -> tuple[Version, bool]:
         """The version now in the log, and whether it was made here: the append decides between racing ones."""
         decided: Version | None = None
+        before: Version | None = None
         kept = self._put(name, digest, conditions, content) if content else 0
 
         def decide(catalog: Catalog) -> dict[str, Any] | None:
-            nonlocal decided, kept
+            nonlocal decided, before, kept
             if old:
                 catalog.resolve(old.reference)  # once it is deleted, its content may be collected
             write = conditions.would_write(catalog, name, digest)
@@ -162,11 +164,16 @@ class Changes:
             if not write:
                 decided = catalog.newest(name)
                 return None
+            before = catalog.newest(name)
             decided = Version(name, catalog.next_version(name), digest, now(), record)
             return {"op": "upload", "name": name, "digest": digest, "created": decided.created, "record": dict(record)}
 
         new = self._log.commit(decide) is not None
         assert decided is not None
+        if new and old:
+            note_change("rolled back", decided, to=old.reference)
+        elif new:
+            note_change("replaced" if before else "uploaded", decided)
         return decided, new
 
     def _put(self, name: str, digest: str, conditions: Conditions, content: Path) -> int:
@@ -214,8 +221,10 @@ class Changes:
                 return None
             return {"op": "settings", "name": name, "settings": settings, "created": now()}
 
-        self._log.commit(decide)
+        changed = self._log.commit(decide) is not None
         assert found is not None
+        if changed:
+            note_change("configured", found, **changes)
         return found
 
     def delete(self, reference: str, if_match: str | None = None, if_none_match: str | None = None) -> None:
@@ -224,10 +233,15 @@ class Changes:
         Raises UnknownAdapterError, PreconditionFailedError.
         """
 
+        found: Version | None = None
+
         def decide(catalog: Catalog) -> dict[str, Any]:
-            version = catalog.resolve(reference)
-            check_unchanged(version, if_match, if_none_match)
-            number = version.version if "@" in reference else None
-            return {"op": "delete", "name": version.name, "version": number, "created": now()}
+            nonlocal found
+            found = catalog.resolve(reference)
+            check_unchanged(found, if_match, if_none_match)
+            number = found.version if "@" in reference else None
+            return {"op": "delete", "name": found.name, "version": number, "created": now()}
 
         self._log.commit(decide)
+        assert found is not None
+        note_change("deleted", found, versions="one" if "@" in reference else "all")
