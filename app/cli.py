@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from app.commands import adapters, serving, training
+from lorat import __version__
 from lorat.convert.command import add_parser as add_convert
 from lorat.errors import LoratError
 
@@ -39,6 +40,7 @@ def _discard_output() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lorat", description="One frozen BERT, thousands of LoRA adapters, one endpoint.")
+    parser.add_argument("--version", action="version", version=f"lorat {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serving.add_parsers(commands)
     training.add_parsers(commands)

@@ -72,8 +72,16 @@ async def _lorat_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LoratError)
     status, kind = status_of(error)
     current().refuse(reason(error), str(error))
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, OverloadedError) else None
-    return _respond(request, status, str(error) + _hint(request, error), kind, headers, code=_CODES.get(type(error)))
+    return _respond(
+        request, status, str(error) + _hint(request, error), kind, _headers(error), code=_CODES.get(type(error))
+    )
+
+
+def _headers(error: LoratError) -> dict[str, str]:
+    """What HTTP wants beside some errors."""
+    if isinstance(error, OverloadedError):
+        return {"Retry-After": str(error.retry_after)}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, UnauthorizedError) else {}
 
 
 def _hint(request: Request, error: LoratError) -> str:

@@ -1,8 +1,9 @@
-"""What `/info` says of a service."""
+"""What `/info` and the log say of a service."""
 
 from typing import Any
 
 from app.service import TOKENIZER_THREADS, Service
+from app.store.location import without_credentials
 from lorat import __version__
 
 
@@ -13,7 +14,7 @@ def describe(service: Service) -> dict[str, Any]:
     return {
         "model_id": model.base.name,
         "model_sha": model.base.shape.base_id,
-        "model_dtype": str(model.dtype).removeprefix("torch."),
+        "model_dtype": _dtype(service),
         "model_type": {"embedding": {"pooling": "+".join(recipe.pooling)}},
         "max_concurrent_requests": settings.max_concurrent_requests,
         "max_input_length": service.max_input_length(None),
@@ -27,3 +28,22 @@ def describe(service: Service) -> dict[str, Any]:
         "device": str(model.device),
         "fingerprint": service.fingerprint,
     }
+
+
+def start_facts(service: Service) -> dict[str, Any]:
+    """What the log says of a service that has started."""
+    settings, model = service.settings, service.model
+    return {
+        "base": model.base.name,
+        "device": str(model.device),
+        "dtype": _dtype(service),
+        "workers": len(service.engine.queue.workers),
+        "store": without_credentials(settings.store),
+        "adapters": len(service.registry.catalog),
+        "api_keys": len(settings.api_key),
+        "admin_keys": len(settings.admin_key),
+    }
+
+
+def _dtype(service: Service) -> str:
+    return str(service.model.dtype).removeprefix("torch.")

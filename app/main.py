@@ -26,6 +26,7 @@ from app.engine.cores import cores
 from app.engine.engine import Engine
 from app.engine.tuning import choose_budget, measure_pace
 from app.error_answers import add_handlers
+from app.info import start_facts
 from app.observe.metrics import Metrics
 from app.observe.requests import Observed
 from app.observe.traces import Traces, open_traces
@@ -141,9 +142,7 @@ def check_adapter(model: MultiLoRAT, directory: Path) -> Adapter:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     service: Service = app.state.service or await run_in_threadpool(open_service, app.state.settings, app.state.metrics)
     app.state.service = service
-    logger.info(
-        "base %s on %s; %d adapters", service.model.base.name, service.model.device, len(service.registry.catalog)
-    )
+    logger.info("LoRAT %s", __version__, extra={"fields": start_facts(service)})
     try:
         yield
     finally:

@@ -123,6 +123,9 @@ class Guarded(HttpToolsProtocol):
         else:
             super().send_400_response(msg)
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Who asks for WebSocket is answered in HTTP, as HTTP allows: that is no warning, and no package is missing."""
+
     def _refuse_head(self) -> None:
         text = f"the request's head is over the limit of {self.head_bytes} bytes: send less".encode()
         head = f"content-type: text/plain; charset=utf-8\r\ncontent-length: {len(text)}\r\nconnection: close\r\n\r\n"

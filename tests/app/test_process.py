@@ -18,6 +18,7 @@ from app.cli import main
 from app.demo import DIRECTORY
 from app.main import load_model
 from app.settings import Settings
+from lorat import __version__
 from lorat.layout import computes
 from tests.app.conftest import process
 from tests.oracle import make_peft
@@ -218,6 +219,12 @@ def test_a_command_s_help_says_which_key_it_needs(command, opens, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert f"a key that opens {opens} (LORAT_KEY)" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_command_line_says_its_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out == f"lorat {__version__}\n"
 
 
 def test_commands_that_only_talk_to_a_server_do_not_import_torch():

@@ -165,7 +165,7 @@ def test_the_bases_served_name_opens_no_adapter(serve, made, tmp_path):
 def test_what_a_wrong_key_sends_is_not_read(client):
     """Its body would be refused as JSON, were it looked at."""
     answer = client.post("/embed", content=b"{", headers={"Content-Type": "application/json"} | bearer("k-wrong"))
-    assert answer.status_code == 401
+    assert answer.status_code == 401 and answer.headers["www-authenticate"] == "Bearer"
     answer = client.post("/embed", content=b"{", headers={"Content-Type": "application/json"} | bearer("k-reader"))
     assert answer.status_code == 422
 

@@ -121,6 +121,8 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
         with socket.create_connection((client.base_url.host, client.base_url.port)) as connection:
             connection.sendall(f"POST /embed HTTP/9.9\r\nAuthorization: {headers['Authorization']}\r\n\r\n".encode())
             assert connection.recv(100).startswith(b"HTTP/1.1 400")
+        upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Authorization": headers["Authorization"]}
+        assert client.get("/info", headers=upgrade).status_code == 200
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
         lines = server.stderr.read().decode().partition("nanobind: leaked")[0].splitlines()  # triton's, after Python
@@ -150,5 +152,14 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
             r"inputs=1 queue_ms=[\d.]+ inference_ms=[\d.]+ key=api-0 trace=[0-9a-f]{32}$",
             first,
         )
+    [started] = [line for line in lines if "LoRAT 0" in line]
+    for fact in (
+        "cpu",
+        "float32",
+        str(tmp_path / "store"),
+        *(["api_keys=1", "admin_keys=2"] if form == "text" else []),
+    ):
+        assert fact in started
+    assert not any("pgrade" in line or "pip install" in line for line in lines)
     assert any("Uvicorn running" in line for line in lines)
     assert "forward" in written  # what only debug says
