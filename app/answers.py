@@ -91,7 +91,7 @@ def vectors(answer: Answer, normalize: bool, dimensions: int | None) -> Array:
     stacked = np.stack(answer.outputs)
     if dimensions and dimensions > stacked.shape[1]:
         raise InvalidRequestError(
-            f"dimensions={dimensions}: these vectors have {stacked.shape[1]}, ask for at most that"
+            f"dimensions={dimensions}: these vectors have {stacked.shape[1]}, ask for at most that", "dimensions"
         )
     return finish(stacked, dimensions, normalize)
 

@@ -13,11 +13,20 @@ from starlette.routing import Match, Route
 
 from app.access.auth import caller_of
 from app.answers import gone
-from app.errors import OverloadedError, UnauthorizedError, UnknownAdapterError, reason, status_of
+from app.errors import (
+    EmptyInputError,
+    InvalidRequestError,
+    OverloadedError,
+    UnauthorizedError,
+    UnknownAdapterError,
+    reason,
+    status_of,
+)
 from app.observe.exchange import current
-from lorat.errors import LoratError
+from lorat.errors import InputError, LoratError, NoHeadError
 
 logger = logging.getLogger("lorat")
+_NO_JSON = "json_invalid"
 _KINDS = {
     401: "Unauthorized",
     403: "Forbidden",
@@ -30,6 +39,12 @@ _CODES: dict[type[LoratError], str] = {
     UnauthorizedError: "invalid_api_key",
     UnknownAdapterError: "model_not_found",
     OverloadedError: "rate_limit_exceeded",
+}
+_PARAMS: dict[type[LoratError], str] = {
+    EmptyInputError: "input",
+    InputError: "input",
+    UnknownAdapterError: "model",
+    NoHeadError: "model",
 }
 _MOST_FAULTS = 3
 
@@ -72,9 +87,15 @@ async def _lorat_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, LoratError)
     status, kind = status_of(error)
     current().refuse(reason(error), str(error))
-    return _respond(
-        request, status, str(error) + _hint(request, error), kind, _headers(error), code=_CODES.get(type(error))
-    )
+    message = str(error) + _hint(request, error)
+    return _respond(request, status, message, kind, _headers(error), _param(error), _CODES.get(type(error)))
+
+
+def _param(error: LoratError) -> str | None:
+    """The field of a `/v1` request that an error is about."""
+    if isinstance(error, InvalidRequestError):
+        return error.param
+    return next((param for kind, param in _PARAMS.items() if isinstance(error, kind)), None)
 
 
 def _headers(error: LoratError) -> dict[str, str]:
@@ -94,7 +115,8 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
     message = "; ".join(map(_explain, faults[:_MOST_FAULTS])) + _unread(request, faults[0])
-    return _respond(request, 422, message, "Validation", param=_where(faults[0]["loc"][:2]) or None)
+    param = None if faults[0]["type"] == _NO_JSON else _where(faults[0]["loc"][:2]) or None
+    return _respond(request, 422, message, "Validation", param=param)
 
 
 def _unread(request: Request, fault: Mapping[str, Any]) -> str:
@@ -105,6 +127,11 @@ def _unread(request: Request, fault: Mapping[str, Any]) -> str:
 
 
 def _explain(error: Mapping[str, Any]) -> str:
+    if error["type"] == _NO_JSON:
+        what, place = error["ctx"]["error"], error["loc"][-1]
+        return f"the body is no JSON ({what}, at character {place}): send well-formed JSON"
+    if (error["type"], error["loc"]) == ("missing", ("body",)):
+        return "the body is empty: send a JSON object"
     where = _where(error["loc"][:4])
     return f"{where}: {error['msg']}" if where else str(error["msg"])
 

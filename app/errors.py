@@ -13,6 +13,11 @@ class EmptyInputError(LoratError):
 class InvalidRequestError(LoratError):
     """A well-formed request whose fields contradict each other or a limit."""
 
+    def __init__(self, message: str, param: str | None = None) -> None:
+        """param: the field of a `/v1` request that it is about."""
+        super().__init__(message)
+        self.param = param
+
 
 class UnauthorizedError(LoratError):
     """No key, or a key that is not known."""

@@ -18,7 +18,7 @@ from app.adapters.usage import Usage
 from app.engine.engine import Engine
 from app.engine.jobs import Array, Call, Output
 from app.engine.tokenizing import Input, Manner, Tokenizing, characters
-from app.errors import EmptyInputError, InvalidRequestError, UnknownAdapterError
+from app.errors import InvalidRequestError, UnknownAdapterError
 from app.observe.changes import note_change
 from app.observe.exchange import current
 from app.observe.metrics import Metrics
@@ -120,7 +120,7 @@ class Service:
         options: Options,
         caller: Caller,
     ) -> list[Answer]:
-        """Outputs for a request's inputs from each of the adapters, by the versions bound here.
+        """Outputs for a request's inputs, one at least, from each of the adapters, by the versions bound here.
 
         Raises a LoratError for every reason not to answer; nothing of a refused request is computed.
         """
@@ -145,7 +145,10 @@ class Service:
         return [_answer(one, call, output, started) for one, call, output in found]
 
     async def pieces(self, texts: Sequence[str], add_special_tokens: bool, caller: Caller) -> list[list[Piece]]:
-        """What the tokenizer makes of texts, admitted as inference is. Raises InvalidRequestError for too many."""
+        """What the tokenizer makes of texts, one at least, admitted as inference is.
+
+        Raises InvalidRequestError for too many.
+        """
         self._check_count(len(texts))
         length = sum(map(len, texts))
         if length > _MOST_CHARACTERS:
@@ -158,11 +161,9 @@ class Service:
                 return await asyncio.to_thread(tokenizer.pieces, texts, add_special_tokens=add_special_tokens)
 
     def _check_count(self, inputs: int) -> None:
-        if not inputs:
-            raise EmptyInputError("`inputs` is empty: send at least one input")
         limit = self.settings.max_client_batch_size
         if inputs > limit:
-            raise InvalidRequestError(f"{inputs} inputs, the limit is {limit}: send them in several requests")
+            raise InvalidRequestError(f"{inputs} inputs, the limit is {limit}: send them in several requests", "input")
 
     @contextmanager
     def _admitted(self, inputs: Sequence[Input], names: Sequence[str], caller: Caller) -> Iterator[Work]:
@@ -265,5 +266,5 @@ def _check_task(asked: Asked, chosen: Chosen) -> None:
     has = chosen.content.task if chosen.content else "embedding"
     if asked not in HEADLESS and asked != has:
         raise NoHeadError(
-            f"{chosen.adapter!r} has no head for {asked} (it is an {has} adapter): name one that was trained for it"
+            f"{chosen.adapter!r} has no head for {asked} (its task is {has}): name one that was trained for it"
         )

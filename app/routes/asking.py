@@ -9,7 +9,7 @@ from app.access.auth import caller_of
 from app.access.caller import BASE
 from app.answers import unless_gone
 from app.engine.tokenizing import Input
-from app.errors import InvalidRequestError
+from app.errors import EmptyInputError, InvalidRequestError
 from app.schemas.errors import ErrorBody
 from app.schemas.inference import Manners
 from app.service import Answer, Options, Service
@@ -31,20 +31,40 @@ def service_of(request: Request) -> Service:
 
 
 async def ask(
-    request: Request, asked: Asked, inputs: Sequence[Input], references: Sequence[str | None], manners: Manners
+    request: Request,
+    asked: Asked,
+    inputs: Sequence[Input],
+    references: Sequence[str | None],
+    manners: Manners,
+    field: str = "inputs",
 ) -> list[Answer]:
-    """The answers of each adapter. Raises a LoratError, or ClientDisconnect once nobody waits any more."""
+    """The answers of each adapter. Raises a LoratError, or ClientDisconnect once nobody waits any more.
+
+    field: in which the request has the inputs.
+    """
+    require_some(inputs, field)
     options = Options(manners.truncate, manners.truncation_direction, manners.prompt_name)
     work = service_of(request).infer(asked, inputs, references, options, caller_of(request))
     return await unless_gone(request, work)
 
 
 async def ask_one(
-    request: Request, asked: Asked, inputs: Sequence[Input], reference: str | None, manners: Manners
+    request: Request,
+    asked: Asked,
+    inputs: Sequence[Input],
+    reference: str | None,
+    manners: Manners,
+    field: str = "inputs",
 ) -> Answer:
     """The answer of one adapter, as `ask`."""
-    (answer,) = await ask(request, asked, inputs, [reference], manners)
+    (answer,) = await ask(request, asked, inputs, [reference], manners, field)
     return answer
+
+
+def require_some(inputs: Sequence[Input], field: str = "inputs") -> None:
+    """Raises EmptyInputError where the field of a request holds nothing."""
+    if not inputs:
+        raise EmptyInputError(f"`{field}` is empty: send at least one")
 
 
 async def version_named(request: Request, reference: str | None) -> Version | None:

@@ -16,7 +16,8 @@ router = APIRouter(tags=["inference"], route_class=Gated, dependencies=[Depends(
 @router.post("/similarity", response_model=list[float])
 async def similarity(body: SimilarityRequest, request: Request, adapter: Adapters = None) -> Response:
     """The cosine of the source sentence with each of the sentences."""
-    answer = await ask_one(request, "embedding", body.inputs.items(), one(adapter), body.parameters or Manners())
+    sentences, manners = body.inputs.items(), body.parameters or Manners()
+    answer = await ask_one(request, "embedding", sentences, one(adapter), manners, "inputs.sentences")
     return json_response(similarities(answer), headers_of([answer]))
 
 
@@ -25,7 +26,7 @@ async def rerank(body: RerankRequest, request: Request, adapter: Adapters = None
     """The texts by how well they fit the query, best first: a classifier of pairs with one label."""
     pairs = [(body.query, text) for text in body.texts]
     reference = one(adapter) or service_of(request).settings.reranker
-    answer = await ask_one(request, "sequence_classification", pairs, reference, body)
+    answer = await ask_one(request, "sequence_classification", pairs, reference, body, "texts")
     return json_response(_ranks(answer, body), headers_of([answer]))
 
 

@@ -45,7 +45,7 @@ async def _answer(body: ModelRequest, request: Request, name: str) -> Response:
     reference = version.reference if version else None  # the one that was looked at, whatever the name means by now
     if isinstance(body.inputs, SentencePairs):
         _check_fields(body, name, "similarity")
-        answer = await ask_one(request, "embedding", body.inputs.items(), reference, body)
+        answer = await ask_one(request, "embedding", body.inputs.items(), reference, body, "inputs.sentences")
         return json_response(similarities(answer), headers_of([answer]))
     _check_fields(body, name, task)
     inputs = listed(body.inputs)

@@ -33,7 +33,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, adapter: Adapters
     """A vector for each input, normalised."""
     service = service_of(request)
     reference = reference_of(service, body.model, one(adapter))
-    answer = await ask_one(request, "embedding", body.items(), reference, Manners())
+    answer = await ask_one(request, "embedding", body.items(), reference, Manners(), "input")
     rows = vectors(answer, True, body.dimensions)
     data = [
         {"object": "embedding", "index": index, "embedding": _encode(row, body.encoding_format)}
@@ -51,7 +51,7 @@ def reference_of(service: Service, model: str | None, adapter: str | None) -> st
     """
     model = BASE if model is not None and _is_base(service, model) else model
     if model is not None and adapter is not None and model != adapter:
-        raise InvalidRequestError(f"model {model!r} and ?adapter={adapter!r} differ: send one of them")
+        raise InvalidRequestError(f"model {model!r} and ?adapter={adapter!r} differ: send one of them", "model")
     return model if adapter is None else adapter
 
 

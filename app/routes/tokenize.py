@@ -6,7 +6,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.access.auth import caller_of, require_inference
 from app.access.gated import Gated
 from app.answers import json_response
-from app.routes.asking import ERRORS, Adapters, one, service_of, version_named
+from app.routes.asking import ERRORS, Adapters, one, require_some, service_of, version_named
 from app.schemas.inference import SimpleToken, TokenizeRequest
 from lorat.tokenizer import Piece
 
@@ -17,7 +17,9 @@ router = APIRouter(tags=["inference"], route_class=Gated, dependencies=[Depends(
 async def tokenize(body: TokenizeRequest, request: Request, adapter: Adapters = None) -> Response:
     """Each text's tokens, however many they are, the same for every adapter; offsets in characters."""
     await version_named(request, one(adapter))
-    found = await service_of(request).pieces(body.items(), body.add_special_tokens, caller_of(request))
+    texts = body.items()
+    require_some(texts)
+    found = await service_of(request).pieces(texts, body.add_special_tokens, caller_of(request))
     return await run_in_threadpool(_response, found)
 
 

@@ -33,7 +33,7 @@ DONE: dict[int | str, dict[str, Any]] = {
 async def classify(body: ClassificationRequest, request: Request, adapter: Adapters = None) -> Response:
     """The most likely label of each input, and the probabilities of all."""
     reference = reference_of(service_of(request), body.model, one(adapter))
-    answer = await ask_one(request, "sequence_classification", body.items(), reference, Manners())
+    answer = await ask_one(request, "sequence_classification", body.items(), reference, Manners(), "input")
     content = {
         "id": f"classify-{uuid.uuid4().hex}",
         "object": "list",

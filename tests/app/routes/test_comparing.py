@@ -46,9 +46,15 @@ def test_texts_are_ranked_by_what_peft_scores_their_pairs(post, made, raw):
     [
         ("/rerank", {"query": "q", "texts": ["a"]}, "kinds", 424, "3 labels"),
         ("/rerank", {"query": "q", "texts": ["a"]}, None, 424, "no head"),
-        ("/rerank", {"query": "q", "texts": []}, "fits", 400, "at least one"),
+        ("/rerank", {"query": "q", "texts": []}, "fits", 400, "`texts` is empty: send at least one"),
         ("/rerank", {"query": "q"}, "fits", 422, "texts"),
-        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, None, 400, "at least one"),
+        (
+            "/similarity",
+            {"inputs": {"source_sentence": "a", "sentences": []}},
+            None,
+            400,
+            "`inputs.sentences` is empty: send at least one",
+        ),
         ("/similarity", {"inputs": "a"}, None, 422, "inputs"),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}, "adapter": "x"}, None, 422, "adapter"),
     ],

@@ -58,13 +58,23 @@ def test_the_base_has_the_name_it_is_served_under(serve):
 @pytest.mark.parametrize(
     ("path", "body", "status", "param", "code", "says"),
     [
-        ("/v1/embeddings", {"input": "a", "model": "nothere"}, 404, None, "model_not_found", "nothere"),
-        ("/v1/embeddings?adapter=kinds", {"input": "a", "model": "search"}, 422, None, None, "differ"),
-        ("/v1/embeddings", {"input": []}, 400, None, None, "at least one"),
+        ("/v1/embeddings", {"input": "a", "model": "nothere"}, 404, "model", "model_not_found", "nothere"),
+        ("/v1/embeddings?adapter=kinds", {"input": "a", "model": "search"}, 422, "model", None, "differ"),
+        ("/v1/embeddings", {"input": []}, 400, "input", None, "`input` is empty: send at least one"),
+        ("/v1/embeddings", {"input": ["a"] * 257}, 422, "input", None, "limit"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 99}, 422, "dimensions", None, "at most"),
+        ("/v1/classify", {"input": [], "model": "kinds"}, 400, "input", None, "`input` is empty"),
         ("/v1/embeddings", {"model": "search"}, 422, "input", None, "input"),
         ("/v1/embeddings", {"input": "a", "encoding_format": "hex"}, 422, "encoding_format", None, "base64"),
-        ("/v1/embeddings", {"input": [40000]}, 422, None, None, "check_embedding_ctx_length=False"),
-        ("/v1/classify", {"input": "a", "model": "search"}, 424, None, None, "no head"),
+        ("/v1/embeddings", {"input": [40000]}, 422, "input", None, "check_embedding_ctx_length=False"),
+        (
+            "/v1/classify",
+            {"input": "a", "model": "search"},
+            424,
+            "model",
+            None,
+            "no head for sequence_classification (its task is embedding)",
+        ),
         ("/v1/nothere", {}, 404, None, None, "Not Found"),
     ],
 )
@@ -75,6 +85,22 @@ def test_errors_have_openais_shape(server, made, path, body, status, param, code
     assert set(error) == {"message", "type", "param", "code"}
     assert (error["type"], error["param"], error["code"]) == ("invalid_request_error", param, code)
     assert says in error["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embed"])
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "the body is no JSON (Expecting property name enclosed in double quotes, at character 1)"),
+        (b'{"input": "a"} x', "the body is no JSON (Extra data, at character 15)"),
+        (b"", "the body is empty: send a JSON object"),
+    ],
+)
+def test_a_body_that_is_no_json_is_told_so(server, path, body, says):
+    response = server.post(path, content=body, headers={"Content-Type": "application/json"})
+    error = response.json()["error"]
+    assert response.status_code == 422 and says in (error["message"] if path.startswith("/v1") else error)
+    assert path == "/embed" or error["param"] is None
 
 
 def test_an_unknown_model_is_not_found(server, made):
