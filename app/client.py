@@ -43,6 +43,8 @@ class Client:
             self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
         except httpx.InvalidURL as error:
             raise ArgumentError(f"LORAT_URL, or --url, is no server's URL: {error}") from error
+        if self._http.base_url.scheme not in ("http", "https") or not self._http.base_url.host:
+            raise ArgumentError(f"{url!r} is no server's URL (LORAT_URL, --url or --push): write http://HOST:PORT")
 
     def __enter__(self) -> "Client":
         return self

@@ -119,7 +119,7 @@ def test_a_name_that_cannot_be_served_is_refused_before_it_trains(name, base, se
 @pytest.mark.parametrize(
     ("url", "says"),
     [
-        ("notaurl", "no answer from notaurl: Request URL is missing an 'http://' or 'https://' protocol"),
+        ("notaurl", "'notaurl' is no server's URL (LORAT_URL, --url or --push): write http://HOST:PORT"),
         ("http://a:b", "or --url, is no server's URL: Invalid port: 'b'"),
         ("http://127.0.0.1:1", "Is the server running?"),
     ],
