@@ -27,9 +27,10 @@ from app.settings import Settings
 from app.store.catalog import Version
 from lorat import Adapter, MultiLoRAT, Tokens
 from lorat.adapter import Head
+from lorat.ends import Direction
 from lorat.errors import NoHeadError
 from lorat.rows import HEADLESS, Asked
-from lorat.tokenizer import Direction, Piece
+from lorat.tokenizer import Piece
 
 TOKENIZER_THREADS = 1
 _MOST_CHARACTERS = 1 << 18  # whose tokens are shown one by one

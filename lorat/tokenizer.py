@@ -6,16 +6,14 @@ may share it; it tokenises outside the GIL.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from tokenizers.pre_tokenizers import BertPreTokenizer
-
+from lorat.ends import Direction, End, Ends, encode_all
 from lorat.errors import InputError, InputTooLongError
 
 Text = str | tuple[str, str]
 """One text, or a pair."""
-Direction = Literal["left", "right"]
-_CHARACTERS_A_TOKEN = 16  # more than text has, for one pass is to be enough
+_COMPARED = 1 << 14  # characters of a text whose tokens are counted to see which of a pair is longer
 
 
 class Span(NamedTuple):
@@ -43,14 +41,13 @@ class Piece(NamedTuple):
 class Tokens:
     """One input, ready to run.
 
-    skip: leading tokens (a prompt's) that pooling leaves out. lost: tokens that were cut from its head.
+    skip: leading tokens (a prompt's) that pooling leaves out.
     spans: one a token where they were asked for, None for a token that is not the text's (special, a prompt's).
     """
 
     ids: list[int]
     types: list[int] | None = None
     skip: int = 0
-    lost: int = 0
     spans: list[Span | None] | None = None
 
     def __len__(self) -> int:
@@ -74,8 +71,7 @@ class Tokenizer:
         self.vocabulary = vocabulary
         self.pairs = pairs
         self._unknown = unknown
-        added = backend.get_added_tokens_decoder().values()
-        self._words = isinstance(backend.pre_tokenizer, BertPreTokenizer) and not any(" " in t.content for t in added)
+        self._ends = Ends(backend)
 
     def to_json(self) -> str:
         """Its definition, as in a `tokenizer.json`."""
@@ -91,71 +87,69 @@ class Tokenizer:
         direction: Direction = "right",
         lower_case: bool = False,
         spans: bool = False,
+        skip: int = 0,
+        first: int = 0,
     ) -> list[Tokens]:
         """Token ids of each text, special tokens added. `spans`: with those of single texts (of a pair: None).
 
         Inputs over `max_length` (at most the model's own) are cut, the longest of a pair first; with
-        `truncate=False` they raise InputTooLongError.
+        `truncate=False` they raise InputTooLongError, which counts from `first`. `skip`: as `Tokens` has it, before
+        anything is cut. Of texts that are cut little more is looked at than stays, and of equal ones only one.
         """
         limit = min(max_length or self.max_length, self.max_length)
         if not self.pairs and any(isinstance(text, tuple) for text in texts):
             raise InputError("this base has one token type only, so it takes no pairs: send single texts")
         parts = [(text,) if isinstance(text, str) else text for text in texts]
-        flat = [part.lower() if lower_case else part for pair in parts for part in pair]
-        starts = truncate and direction == "right" and len(flat) == len(parts)
-        encoded = iter(self._encode_starts(flat, limit) if starts else self._encode_flat(flat))
+        read = {part: part.lower() if lower_case else part for pair in parts for part in pair}
+        found = self._ends.find(read.values(), limit, direction) if truncate else self._ends.find_whole(read.values())
         tokens = []
-        for position, pair in enumerate(parts):
-            pieces = [next(encoded) for _ in pair]
-            lost = self._cut(pieces, limit, truncate, direction, position)
-            whole = self._backend.post_process(*pieces)
+        for position, pair in enumerate(parts, first):
+            ends = [found[read[part]] for part in pair]
+            sizes = self._sizes(ends, limit, truncate, position)
+            whole = self._backend.post_process(
+                *(end.cut(size, direction) for end, size in zip(ends, sizes, strict=True))
+            )
             types = list(whole.type_ids) if len(pair) == 2 else None
-            places = self._spans(whole, pair[0], lower_case) if spans and types is None else None
-            tokens.append(Tokens(list(whole.ids), types, lost=lost, spans=places))
+            places = self._spans(whole, ends[0].start, pair[0], lower_case) if spans and types is None else None
+            tokens.append(Tokens(list(whole.ids), types, self._left(skip, ends[0], sizes[0], direction), places))
         return tokens
 
-    def _encode_starts(self, texts: list[str], limit: int) -> list[Any]:
-        """As `_encode_flat`, at least `limit` tokens of each: of a long text only as much as that takes."""
-        starts = [self._start(text, limit) for text in texts]
-        encoded = self._encode_flat(starts)
-        short = [n for n, found in enumerate(encoded) if len(found) < limit and len(starts[n]) < len(texts[n])]
-        for number, whole in zip(short, self._encode_flat([texts[number] for number in short]), strict=True):
-            encoded[number] = whole
-        return encoded
-
-    def _start(self, text: str, limit: int) -> str:
-        """A text, or what of it comes to about so many tokens, up to a space: no token of BERT's goes beyond one."""
-        end = limit * _CHARACTERS_A_TOKEN
-        return text[: max(text.rfind(" ", 0, end), 0) or None] if self._words and len(text) > end else text
-
-    def _encode_flat(self, texts: list[str], add_special_tokens: bool = False) -> list[Any]:
-        try:
-            encoded: list[Any] = self._backend.encode_batch(texts, add_special_tokens=add_special_tokens)
-        except TypeError as error:
-            raise InputError("a text is not valid Unicode (it holds half of a surrogate pair): mend it") from error
-        return encoded
-
-    def _cut(self, parts: list[Any], limit: int, truncate: bool, direction: Direction, position: int) -> int:
-        """Cut one input's parts in place. Returns how many tokens the first part lost at its head."""
-        special = self._backend.num_special_tokens_to_add(len(parts) == 2)
-        length = special + sum(len(part) for part in parts)
+    def _sizes(self, ends: Sequence[End], limit: int, truncate: bool, position: int) -> list[int]:
+        """How many tokens stay of each part of one input."""
+        special = self._backend.num_special_tokens_to_add(len(ends) == 2)
+        sizes = list(map(len, ends))
+        length = special + sum(sizes)
         if length <= limit:
-            return 0
+            return sizes
         if not truncate:
             raise InputTooLongError(
                 f"input {position} has {length} tokens, the limit is {limit}: shorten it or set truncate=true"
             )
         if limit < special:
             raise InputError(f"max_length={limit}: special tokens alone are {special}, allow more")
-        before = len(parts[0])
-        for part, size in zip(parts, _longest_first([len(part) for part in parts], limit - special), strict=True):
-            part.truncate(size, direction=direction)
-        return before - len(parts[0]) if direction == "left" else 0
+        if len(ends) == 2 and min(sizes) >= limit and not all(end.whole for end in ends):
+            sizes = [limit + self._longer(*ends), limit]
+        return _longest_first(sizes, limit - special)
 
-    def _spans(self, encoding: Any, text: str, lower_case: bool) -> list[Span | None]:
-        """A span of `text` for each token, None for the special ones around it."""
+    def _longer(self, one: End, other: End) -> bool:
+        """Whether one text has more tokens than the other, which gets it the odd one; of very long ones, characters."""
+        if max(len(one.text), len(other.text)) > _COMPARED:
+            return len(one.text) > len(other.text)
+        whole = self._ends.find_whole([one.text, other.text])
+        return len(whole[one.text]) > len(whole[other.text])
+
+    def _left(self, skip: int, end: End, size: int, direction: Direction) -> int:
+        """How many of the first `skip` tokens of an input are there when `size` of its first part's are."""
+        if not skip or direction == "right":
+            return skip
+        whole = end if end.whole else self._ends.find([end.text], size + skip, "right")[end.text]
+        return max(skip - (len(whole) - size), 1)
+
+    def _spans(self, encoding: Any, start: int, text: str, lower_case: bool) -> list[Span | None]:
+        """A span of `text` for each token, None for the special ones around it. start: of the encoded part."""
         spans: list[Span | None] = []
-        columns = (encoding.ids, encoding.tokens, _offsets(encoding, text, lower_case), encoding.special_tokens_mask)
+        offsets = [(start + begin, start + end) for begin, end in encoding.offsets]
+        columns = (encoding.ids, encoding.tokens, _origin(offsets, text, lower_case), encoding.special_tokens_mask)
         for value, token, (start, end), special in zip(*columns, strict=True):
             word = text[start:end] if value == self._unknown else token
             spans.append(None if special else Span(start, end, word))
@@ -163,7 +157,7 @@ class Tokenizer:
 
     def pieces(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> list[list[Piece]]:
         """Each text's tokens, however many they are. Raises InputError for what is not Unicode."""
-        encoded = self._encode_flat(list(texts), add_special_tokens)
+        encoded = encode_all(self._backend, list(texts), add_special_tokens)
         return [_pieces(encoding, text) for encoding, text in zip(encoded, texts, strict=True)]
 
     def check_ids(
@@ -191,7 +185,7 @@ class Tokenizer:
     def lengths(self, texts: Sequence[str], lower_case: bool = False) -> list[int]:
         """Tokens of each text, special ones included, before anything is cut. Raises InputError as `pieces`."""
         flat = [text.lower() for text in texts] if lower_case else list(texts)
-        return [len(encoding) for encoding in self._encode_flat(flat, add_special_tokens=True)]
+        return [len(encoding) for encoding in encode_all(self._backend, flat, add_special_tokens=True)]
 
     def prompt_length(self, prompt: str, lower_case: bool = False) -> int:
         """Tokens that a prompt takes at the head of a text: itself and the special token before it."""
@@ -207,9 +201,8 @@ def _pieces(encoding: Any, text: str) -> list[Piece]:
     ]
 
 
-def _offsets(encoding: Any, text: str, lower_case: bool) -> list[tuple[int, int]]:
-    """Each token's start and end in `text`, which was tokenised in lower case if `lower_case`."""
-    offsets: list[tuple[int, int]] = encoding.offsets
+def _origin(offsets: list[tuple[int, int]], text: str, lower_case: bool) -> list[tuple[int, int]]:
+    """Each token's start and end in `text`, from those in what was tokenised: its lower case, if `lower_case`."""
     if not lower_case or len(text.lower()) == len(text):
         return offsets
     origin = [place for place, character in enumerate(text) for _ in character.lower()]  # "İ" becomes two

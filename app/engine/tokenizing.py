@@ -14,7 +14,8 @@ from app.engine.jobs import Call
 from app.errors import UnavailableError
 from lorat import Recipe, Tokens
 from lorat.base import Base
-from lorat.tokenizer import Direction, Text
+from lorat.ends import Direction
+from lorat.tokenizer import Text
 
 Input = Text | list[int]
 _AT_ONCE = 64  # adapters: more would hold the first ones up

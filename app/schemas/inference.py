@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, StrictInt, StrictStr
 
 from app.schemas.body import Body, Items
-from lorat.tokenizer import Direction
+from lorat.ends import Direction
 
 TokenIds = Items[StrictInt]
 Pair = Items[StrictStr]
