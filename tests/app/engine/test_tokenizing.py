@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.jobs import Call
-from app.engine.tokenizing import Manner, Tokenizing
+from app.engine.tokenizing import Manner, Tokenizing, characters, encode
 from app.errors import UnavailableError
 from lorat import Recipe, load_base
 from lorat.errors import InputError, InputTooLongError
@@ -101,6 +101,75 @@ def test_one_that_is_refused_fails_alone_and_in_its_own_words(base):
         with pytest.raises(InputError):
             call.future.result(0)
     assert [len(call.inputs) for call in good] == [1, 2] and len(held.handed) == 3
+
+
+class Watched:
+    """A base that tells what it is given, before it encodes it."""
+
+    def __init__(self, base, tell):
+        self._base = base
+        self._tell = tell
+
+    def __getattr__(self, name):
+        return getattr(self._base, name)
+
+    def encode(self, texts, *arguments, **options):
+        self._tell(texts)
+        return self._base.encode(texts, *arguments, **options)
+
+
+def tokenised(base, inputs, manner, meanwhile=lambda call: None):
+    """A call that went through the stage alone, and the texts of each call of the tokenizer."""
+    calls, call = [], Call("embedding")
+    stage = Tokenizing(Watched(base, lambda texts: (calls.append(texts), meanwhile(call))), lambda call: None, 1)
+    stage.put(call, inputs, manner)
+    stage.close()
+    return call, calls
+
+
+LONG = ["word " * 2000 + str(number) for number in range(40)]  # characters of six calls
+
+
+@settings(max_examples=30)
+@given(
+    inputs=st.lists(st.sampled_from([*LONG[:5], "a", [5, 6], ("a", LONG[0]), (LONG[0], "b")]), min_size=1, max_size=40),
+    manner=manners,
+)
+def test_a_long_request_is_tokenised_in_portions(base, inputs, manner):
+    call, calls = tokenised(base, inputs, manner)
+    assert list(call.inputs) == encode(base, inputs, manner)
+    for texts in calls:
+        rest = {part for text in texts[1:] for part in ([text] if isinstance(text, str) else text)}
+        assert sum(map(len, rest)) <= 66_000 + len(LONG[0])
+    assert len(calls) <= 2 + sum(map(characters, inputs)) // 50_000
+
+
+def test_the_query_of_many_pairs_makes_them_no_longer(base):
+    pairs = [("query " * 30_000, f"text {number}") for number in range(64)]
+    call, calls = tokenised(base, pairs, Manner(PLAIN, truncate=True))
+    assert len(call.inputs) == 64 and len(calls) == 1
+
+
+def test_who_goes_meanwhile_is_tokenised_no_further(base):
+    call, calls = tokenised(base, LONG, Manner(PLAIN, truncate=True), lambda call: call.future.cancel())
+    assert not call.inputs and len(calls) == 1
+
+
+def test_what_is_refused_is_tokenised_no_further_and_keeps_its_number(base):
+    inputs = [[5, 6], *["word " * 300 + str(number) for number in range(100)], "word " * 600, *LONG]
+    call, calls = tokenised(base, inputs, Manner(PLAIN, truncate=False))
+    with pytest.raises(InputTooLongError, match="input 100 has 602 tokens"):
+        call.future.result(0)
+    assert len(calls) == 3
+
+
+def test_others_have_their_turns_between_the_portions_of_a_long_request(base):
+    held = Held(base)
+    manner = Manner(PLAIN, truncate=True)
+    long, quiet = held.put(LONG, manner, "flooding"), held.put(["a"], manner, "quiet")
+    also = held.put(["b"], manner, "flooding")
+    held.release()
+    assert {*held.handed[1:3]} == {quiet, also} and held.handed[3] is long
 
 
 def test_who_has_gone_is_not_tokenised(base):
