@@ -234,6 +234,10 @@ class Service:
         """End what `unload` began."""
         self.unloaded.discard(name)
 
+    def healthy(self) -> bool:
+        """Whether the tokenizer and the engine answer."""
+        return self._tokenizing.alive and self.engine.healthy()
+
     def close(self) -> None:
         """Answer what is queued, then stop."""
         self.ready = False

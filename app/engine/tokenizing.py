@@ -4,6 +4,7 @@ Adapters take turns here as they do in the engine, by characters: one that sends
 A long request comes in portions, so that others have their turns in between, and who has gone is asked before each.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from lorat.tokenizer import Text
 Input = Text | list[int]
 _AT_ONCE = 64  # adapters: more would hold the first ones up
 _CHARACTERS = 1 << 16  # of one call: some 20 ms
+logger = logging.getLogger("lorat")
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,6 +161,11 @@ class Tokenizing:
         for thread in self._threads:
             thread.join()
 
+    @property
+    def alive(self) -> bool:
+        """Whether all its threads are there."""
+        return all(thread.is_alive() for thread in self._threads)
+
     def _work(self) -> None:
         while waiting := self._next():
             for _, alike in groupby(sorted(waiting, key=_key), key=_key):
@@ -177,9 +184,9 @@ class Tokenizing:
         first = alike[0].of
         try:
             tokens = iter(encode(self._base, inputs, first.manner, first.texts_before(alike[0].start)))
-        except Exception as error:
+        except BaseException as error:
             if len(alike) == 1:
-                first.call.fail(error)
+                _fail(first.call, error)
             else:
                 for one in alike:
                     self._encode([one])
@@ -194,8 +201,16 @@ class Tokenizing:
         try:
             call.begin(whole)
             self._hand_on(call)
-        except Exception as error:
-            call.fail(error)
+        except BaseException as error:
+            _fail(call, error)
+
+
+def _fail(call: Call, error: BaseException) -> None:
+    """Fail a call of whatever was raised: a panic in the tokenizer is no Exception, and must not end the thread."""
+    if not isinstance(error, Exception):
+        logger.error("the tokenizer panicked", exc_info=error)
+        error = RuntimeError(f"the tokenizer panicked: {error}")
+    call.fail(error)
 
 
 def _key(one: _Portion) -> tuple[object, ...]:

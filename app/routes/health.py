@@ -23,10 +23,10 @@ UNHEALTHY: dict[int | str, dict[str, Any]] = {503: {"model": ErrorBody}}
 @router.head("/health", include_in_schema=False)
 @router.get("/health", responses=UNHEALTHY)
 async def health(request: Request) -> Status:
-    """200 while the engine answers, 503 when it does not."""
+    """200 while the tokenizer and the engine answer, 503 when one does not."""
     service: Service = request.app.state.service
-    if not service.engine.healthy():
-        raise UnavailableError("the engine does not answer: restart this server")
+    if not service.healthy():
+        raise UnavailableError("the tokenizer or the engine does not answer: restart this server")
     return Status(status="ok")
 
 
@@ -35,7 +35,7 @@ async def health(request: Request) -> Status:
 async def ready(request: Request) -> Status:
     """200 once the base and the declared adapters are loaded; 503 while shutting down."""
     service: Service = request.app.state.service
-    if not (service.ready and service.engine.healthy()):
+    if not (service.ready and service.healthy()):
         raise UnavailableError("the server is not ready: ask again, or another one")
     return Status(status="ready")
 

@@ -180,6 +180,32 @@ def test_who_has_gone_is_not_tokenised(base):
     assert gone not in held.handed and not gone.inputs
 
 
+def panic(base):
+    """Raise what a fault in the tokenizer's Rust code raises: no Exception."""
+    base.tokenizer._backend.encode("a few words").truncate(1, stride=5)
+
+
+def test_a_panic_of_the_tokenizer_fails_its_request_alone(base, caplog):
+    held = Held(Watched(base, lambda texts: "bad" in texts and panic(base)))
+    calls = [held.put([text], Manner(PLAIN, truncate=True)) for text in ("a", "bad", "b")]
+    assert held.stage.alive
+    held.release()
+    with pytest.raises(RuntimeError, match="panicked"):
+        calls[1].future.result(0)
+    assert held.handed[1:] == [calls[0], calls[2]] and "PanicException" in caplog.text
+
+
+def test_a_panic_behind_the_tokenizer_fails_the_request(base):
+    stage = Tokenizing(base, lambda call: panic(base), 1)
+    for _ in range(2):
+        call = Call("embedding")
+        stage.put(call, ["a"], Manner(PLAIN, truncate=True))
+        with pytest.raises(RuntimeError, match="panicked"):
+            call.future.result(30)
+    stage.close()
+    assert not stage.alive
+
+
 def test_an_engine_that_is_shut_fails_the_request(base):
     def refuse(call):
         raise UnavailableError("shut")
