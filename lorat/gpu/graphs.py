@@ -42,10 +42,12 @@ class Graph:
         current one, for PyTorch takes long to say which it is.
         """
         self.done.wait(stream)
-        self.buffer.copy_(batch[: self.buffer.numel()], non_blocking=True)
-        self.captured.replay()
-        yield self.output
-        self.done.record(stream)
+        try:
+            self.buffer.copy_(batch[: self.buffer.numel()], non_blocking=True)
+            self.captured.replay()
+            yield self.output
+        finally:  # what was queued runs, whatever became of its output
+            self.done.record(stream)
 
 
 class Graphs:

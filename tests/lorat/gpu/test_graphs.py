@@ -81,6 +81,22 @@ def test_a_graph_serves_every_batch_of_its_bucket(model, forward):
     assert 0 < forward._graphs.captures < len(batches)
 
 
+def test_a_replay_waits_for_one_whose_batch_failed(model, forward, monkeypatch):
+    events = []
+    monkeypatch.setattr(forward._graphs._done, "wait", lambda stream: events.append("wait"), raising=False)
+    monkeypatch.setattr(forward._graphs._done, "record", lambda stream: events.append("record"), raising=False)
+    rows = rows_of(None, [10])
+    for _ in range(2):
+        answers(forward, rows)
+    [graph] = forward._graphs._captured.values()
+    events.clear()
+    batch = torch.zeros_like(graph.buffer)
+    with torch.inference_mode(), pytest.raises(torch.OutOfMemoryError), graph.replay(batch, None):
+        raise torch.OutOfMemoryError("for the answers")
+    answers(forward, rows)
+    assert events == ["wait", "record"] * 2
+
+
 def test_captured_the_second_time_and_the_oldest_gives_way(model, forward, monkeypatch):
     monkeypatch.setattr(graphs, "_MOST", 2)
     seen = forward._graphs._captured
