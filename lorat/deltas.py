@@ -23,6 +23,7 @@ Key = tuple[int, str]
 """Of a group's linear in the base: its layer, and the group's name."""
 
 _JOINED_RANK = 32
+_MOST_POWER = 64  # of two: more would take zeros and float32 to infinity
 
 
 class Part(NamedTuple):
@@ -39,7 +40,8 @@ class Part(NamedTuple):
 class Delta(NamedTuple):
     """What an adapter adds to one group: y[:, columns] += (x A^T)[:, ranks] b, then `bias` on all of y.
 
-    a: (in, sum of ranks): the A of the group's targets, stacked and transposed.
+    a: (in, sum of ranks): the A of the group's targets, stacked and transposed. Each rank's is of a length near 1, and
+    b has what it was longer: x A^T is then no larger than x, and a GPU rounds it to a half type.
     bias: (out of the group,) or None.
     """
 
@@ -77,10 +79,10 @@ def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
         if lora is None:
             continue
         columns = position * width, (position + 1) * width
-        padding = _padded(lora.rank) - lora.rank
-        b = F.pad((lora.b * lora.scaling).T, (0, 0, 0, padding))
+        padding = 0, 0, 0, _padded(lora.rank) - lora.rank
+        a, b = (F.pad(matrix, padding) for matrix in _levelled(lora))
         parts.append(Part((rank, rank + len(b)), columns, b))
-        stacked.append(F.pad(lora.a, (0, 0, 0, padding)))
+        stacked.append(a)
         rank += len(b)
         if lora.bias is not None:
             bias[slice(*columns)] = lora.bias.to(bias) - linear.bias[slice(*columns)].float()
@@ -88,6 +90,13 @@ def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
     a = torch.cat(stacked).T.contiguous().to(*kept)
     parts = [Part(part.ranks, part.columns, part.b.contiguous().to(*kept)) for part in _joined(parts)]
     return Delta(a, parts, bias.to(linear.bias) if bias.any() else None)
+
+
+def _levelled(lora: LoRA) -> tuple[Tensor, Tensor]:
+    """A, and scaling * B transposed; each row of A divided by a power of two near its length: no digit changes."""
+    lengths = torch.linalg.vector_norm(lora.a, dim=1, keepdim=True, dtype=torch.float64)
+    powers = torch.frexp(lengths).exponent.clamp(-_MOST_POWER, _MOST_POWER)
+    return torch.ldexp(lora.a, -powers), torch.ldexp((lora.b * lora.scaling).T, powers)
 
 
 def _joined(parts: list[Part]) -> list[Part]:

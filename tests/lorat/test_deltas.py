@@ -63,6 +63,29 @@ def test_a_gpu_can_read_it_16_bytes_at_a_time(sizes):
     assert all(tensor.is_contiguous() for tensor in (delta.a, *(part.b for part in delta.parts)))
 
 
+@given(st.floats(-50, 50), st.integers(0, 99))
+def test_rows_of_a_are_of_length_1_and_no_digit_of_the_product_changes(power, seed):
+    torch.manual_seed(seed)
+    group, _ = group_of(1)
+    lora = lora_of(8, False)
+    lora.a.mul_(2.0 ** (power + torch.arange(8)).unsqueeze(1))
+    delta = stack([lora], group)
+    lengths = delta.a.norm(dim=0)
+    assert ((lengths > 0.49) & (lengths < 1.01)).all()
+    product = lora.a.double().T @ (lora.b * lora.scaling).double().T
+    assert torch.equal(delta.a.double() @ delta.parts[0].b.double(), product)
+
+
+def test_rows_of_zeros_and_of_the_largest_and_smallest_numbers_stay_finite():
+    group, _ = group_of(1)
+    lora = LoRA(torch.zeros(3, IN), torch.ones(OUT, 3), 1.0)
+    lora.a[1, 0], lora.a[2, 0] = torch.finfo(torch.float32).max, 1e-45
+    lora.b[0] = 0
+    delta = stack([lora], group)
+    assert delta.a.isfinite().all() and delta.parts[0].b.isfinite().all()
+    assert not delta.a[:, 0].any() and not delta.parts[0].b[:, 0].any()
+
+
 def test_small_ranks_of_neighbours_are_one_part():
     group, _ = group_of(3)
     assert len(stack([lora_of(8, False)] * 3, group).parts) == 1

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lorat import ops, pooling
-from lorat.deltas import Delta, Part
+from lorat.adapter import Linear, LoRA
+from lorat.deltas import Delta, Part, stack
+from lorat.linear import FrozenLinear
 from lorat.ops import reference, triton
 from lorat.ops.table import PART, PART_FIELDS, PARTS
 from lorat.ops.tiles import ROWS, tile
@@ -105,6 +107,21 @@ def test_the_kernels_sum_up_wide_inputs_and_high_ranks_in_parts(device, monkeypa
     reference.lora_delta(expected, x, [(3, 36, made)])
     assert (got.cpu() - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert torch.equal(got.cpu()[[0, 1, 2, 36]], y[[0, 1, 2, 36]])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("width", [384, 1536])  # in one launch, and in two
+@pytest.mark.parametrize(("large", "small"), [(400, 1e-6), (1e-6, 400)])
+def test_the_kernels_take_matrices_of_very_different_sizes_in_float16(width, large, small, device, monkeypatch):
+    use_kernels(device, monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(8, width, generator=generator) * large, torch.randn(384, 8, generator=generator) * small
+    made = stack([LoRA(a, b, 1.0)], FrozenLinear((0, "output"), [Linear(torch.zeros(384, width), torch.zeros(384))]))
+    x = (torch.randn(40, width, generator=generator) * 8).half()
+    got = torch.zeros(40, 384, dtype=torch.float16, device=device)
+    triton.lora_delta(got, x.to(device), [(0, 40, cast(made, torch.float16, device))])
+    expected = x.double() @ a.double().T @ b.double().T
+    assert (got.cpu() - expected).abs().max() <= 2e-3 * expected.abs().max()
 
 
 @pytest.mark.parametrize("device", DEVICES)
