@@ -9,7 +9,6 @@ _OTHERS = frozenset(
     {
         "LORAT_URL", "LORAT_KEY",  # the command line's
         "LORAT_IMAGE", "LORAT_GPU_IMAGE", "LORAT_S3_IMAGE",  # docker-compose.yml's, which hands all of .env on
-        "LORAT_DEPLOY_RATE", "LORAT_PYTHON", "LORAT_ROUNDS",  # the tests'
     }
 )  # fmt: skip
 _LINK = re.compile(r"LORAT_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)", re.ASCII)

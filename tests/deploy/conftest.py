@@ -31,7 +31,7 @@ WORDS = [
     "soon",
 ]
 BODY_BYTES = {100: 60, 300: 25, 1_000: 7, 4_000: 4, 20_000: 2, 200_000: 2}  # and how many of a hundred are so large
-RATE = float(os.environ.get("LORAT_DEPLOY_RATE", "200"))
+RATE = float(os.environ.get("DEPLOY_RATE", "200"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,7 +16,7 @@ from tests.app.conftest import process, upload
 from tests.oracle import make_peft
 
 pytestmark = pytest.mark.prove
-ROUNDS = int(os.environ.get("LORAT_ROUNDS", "10000"))
+ROUNDS = int(os.environ.get("ROUNDS", "10000"))
 CLIENTS = 32
 PAUSE = 0.2  # seconds at most between a client's requests: the changes need a share of the cores
 NAMES = [f"name{index}" for index in range(8)]
