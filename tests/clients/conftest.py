@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PYTHON = os.environ.get("LORAT_PYTHON", str(ROOT / ".venv" / "bin" / "python"))
+PYTHON = os.environ.get("SERVER_PYTHON", str(ROOT / ".venv" / "bin" / "python"))
 TEXTS = ["book me a table", "what is my balance?"]
 KEY, ADMIN_KEY = "KEY", "ADMIN-KEY"
 IN_THE_DOCS = "http://127.0.0.1:8000"
