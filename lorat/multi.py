@@ -12,7 +12,7 @@ from lorat.adapter import Adapter, check_fits
 from lorat.base import Base, load_base
 from lorat.config import MAX_RANK
 from lorat.cpu.encoder import Encoder
-from lorat.errors import InputError, InputTooLongError, NoHeadError, NotLoadedError
+from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import read_adapter
 from lorat.fingerprint import fingerprint
 from lorat.gpu.lanes import settle
@@ -91,15 +91,18 @@ class MultiLoRAT:
         return slot
 
     def unload(self, slot: Slot) -> None:
-        """Free a slot. Batches that already run finish with its adapter."""
+        """Free a slot. Batches that already run finish with its adapter. Raises NotLoadedError for another's slot."""
         self.slots.unload(slot)
 
     def merge(self, slot: Slot) -> None:
-        """Compute this slot's rows with merged weights: no cost per row, one more copy in memory."""
+        """Compute this slot's rows with merged weights: no cost per row, one more copy in memory.
+
+        Raises NotLoadedError for a slot that was unloaded or is of another model.
+        """
         self.slots.merge(slot)
 
     def unmerge(self, slot: Slot) -> None:
-        """Drop a slot's merged weights."""
+        """Drop a slot's merged weights. Raises as `merge`."""
         self.slots.unmerge(slot)
 
     def merge_size(self, slot: Slot) -> tuple[float, int]:
@@ -139,9 +142,7 @@ class MultiLoRAT:
         """The head a row needs, None for an embedding."""
         self._check_tokens(row.tokens)
         if row.slot is not None:
-            row.slot.require_loaded()
-            if row.slot.owner is not self.slots:
-                raise NotLoadedError("a row's slot is of another MultiLoRAT: load its adapter into this one")
+            row.slot.require_loaded(self.slots)
         if row.task in HEADLESS:
             return None
         if row.slot is None or row.task != row.slot.adapter.task:

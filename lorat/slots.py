@@ -34,8 +34,10 @@ class Slot:
         self.table: Table | None = None  # filled when a GPU's batch first has it
         self.loaded = True
 
-    def require_loaded(self) -> None:
-        """Raise NotLoadedError once the adapter has been unloaded."""
+    def require_loaded(self, owner: "Slots") -> None:
+        """Raise NotLoadedError where its table is another one, or once the adapter has been unloaded."""
+        if self.owner is not owner:
+            raise NotLoadedError("a slot is of another MultiLoRAT: load its adapter into this one")
         if not self.loaded:
             raise NotLoadedError(f"the adapter of slot {self.index} was unloaded: load it again")
 
@@ -76,9 +78,14 @@ class Slots:
         return Slot(self, index, adapter, self._deltas(adapter))
 
     def unload(self, slot: Slot) -> None:
-        """Free a slot. Batches that already hold it finish with it. Raises NotLoadedError the second time."""
+        """Free a slot. Batches that already hold it finish with it.
+
+        Raises NotLoadedError the second time, for a slot of another table, and for one that stands in none.
+        """
         with self._lock:
-            slot.require_loaded()
+            slot.require_loaded(self)
+            if not slot.index:
+                raise NotLoadedError("the slot was prepared for a trial and takes no place: let go of it")
             slot.loaded = False
         self._give_back(slot.index)
 
@@ -87,8 +94,11 @@ class Slots:
             self._free.append(index)
 
     def merge(self, slot: Slot) -> None:
-        """Give a slot merged weights of its own: pristine base + delta, one new tensor per changed group."""
-        slot.require_loaded()
+        """Give a slot merged weights of its own: pristine base + delta, one new tensor per changed group.
+
+        Raises NotLoadedError for one that was unloaded or is of another table.
+        """
+        slot.require_loaded(self)
         merged = {key: merge(self._groups[key].weight, delta) for key, delta in slot.deltas.items()}
         settle(next(iter(self._groups.values())).bias.device)
         slot.merged = merged
@@ -101,7 +111,8 @@ class Slots:
         return slot.multiply_adds / whole, changed * itemsize
 
     def unmerge(self, slot: Slot) -> None:
-        """Drop a slot's merged weights."""
+        """Drop a slot's merged weights. Raises as `merge`."""
+        slot.require_loaded(self)
         slot.merged = {}
 
     def _deltas(self, adapter: Adapter) -> dict[Key, Delta]:

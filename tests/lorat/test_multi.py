@@ -259,8 +259,25 @@ def test_an_adapter_object_of_another_base_is_refused(tiny, tiny_path, minilm, m
 def test_a_slot_of_another_model_is_refused(tiny, tiny_path, tmp_path):
     other = MultiLoRAT(tiny.base, slots=1)
     slot = other.load(make_peft(tiny_path, tmp_path / "a", r=2).directory)
-    with pytest.raises(NotLoadedError, match="another MultiLoRAT"):
-        tiny.forward(rows(tiny, ["a"], slot))
+    free = tiny.slots.free
+    for take in (lambda slot: tiny.forward(rows(tiny, ["a"], slot)), tiny.merge, tiny.unmerge, tiny.unload):
+        with pytest.raises(NotLoadedError, match="another MultiLoRAT"):
+            take(slot)
+    assert (tiny.slots.free, other.slots.free, slot.merged) == (free, 0, {})
+    other.merge(slot)
+    other.unload(slot)
+    assert other.slots.free == 1
+
+
+def test_a_slot_of_a_trial_can_be_merged_and_takes_no_place(tiny, tiny_path, tmp_path):
+    adapter = read_adapter(make_peft(tiny_path, tmp_path / "a", r=2).directory, tiny.base.shape)
+    trial, free = tiny.prepare(adapter), tiny.slots.free
+    plain = tiny.embed(["a"], trial)
+    tiny.merge(trial)
+    assert abs(tiny.embed(["a"], trial) - plain).max() < 1e-5
+    with pytest.raises(NotLoadedError, match="let go of it"):
+        tiny.unload(trial)
+    assert tiny.slots.free == free and tiny.load(adapter).index > 0
 
 
 def test_of_many_who_unload_a_slot_one_does(tiny, tiny_path, tmp_path):
