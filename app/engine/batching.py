@@ -4,6 +4,10 @@ Fair by tokens, twice: adapters take turns, and within an adapter its requests d
 fewest tokens; who begins to wait is put level with the most served one. So a flood holds up nobody but itself, and a
 stream of newcomers does not hold up who waits already. A batch ends at the first input that does not fit: what would
 still fit could pass it for ever.
+
+What is served before others' turn must not have one wait later until all others have caught up. So who is passed by
+stays as far behind the most served one as it was, and is owed nothing of what others get meanwhile; and the base, which
+fills what the adapters' places leave of a batch, pays for that with a batch at most.
 """
 
 from collections import deque
@@ -35,26 +39,26 @@ W = TypeVar("W", bound=Work)
 class _Turns(Generic[T]):
     """Who is next: of those inside the one that was served the fewest tokens, of equals the one that came first."""
 
-    def __init__(self, free: Callable[[T], bool] = lambda _: True) -> None:
-        """Who is `free` is always inside; others wait outside until they are let in."""
+    def __init__(self, free: Callable[[T], bool] = lambda _: True, debt: int = 0) -> None:
+        """Who is `free` is always inside; others wait outside until they are let in.
+
+        debt: tokens by which one that is free may be ahead of the most served one, for what it got before others' turn.
+        """
         self._free = free
+        self._debt = debt
         self._inside: list[tuple[int, int, T]] = []  # heaps of: tokens served, number, who
         self._outside: list[tuple[int, int, T]] = []
         self._aside: list[tuple[int, int, T]] = []
-        self._most = 0
-        self._bound = 0  # how many wait that are not free
+        self._most = 0  # served to anyone in turn
+        self._passed_at = 0  # what that was when some were set aside
         self._number = 0
 
     def __bool__(self) -> bool:
         return bool(self._inside)
 
     def join(self, who: T) -> None:
-        """Begin to wait, level with the most served one there ever was.
-
-        What a free one was served while others waited for a place does not count: it had what they left.
-        """
+        """Begin to wait, level with the most served one there ever was."""
         self._number += 1
-        self._bound += not self._free(who)
         self._place((self._most, self._number, who))
 
     @property
@@ -65,15 +69,15 @@ class _Turns(Generic[T]):
     def serve(self, tokens: int, stays: bool) -> None:
         """Charge the first one, which leaves unless it `stays`."""
         served, number, who = self._inside[0]
-        served += tokens
-        free = self._free(who)
-        if not (free and self._bound):
+        if self._free(who) and self._outside and self._outside[0] < self._inside[0]:  # before others' turn
+            served = min(served + tokens, self._most + self._debt)
+        else:
+            served += tokens
             self._most = max(self._most, served)
         if stays:
             heapreplace(self._inside, (served, number, who))
         else:
             heappop(self._inside)
-            self._bound -= not free
 
     def let_in(self) -> None:
         """Let the first one outside in, if it comes before all inside."""
@@ -81,13 +85,16 @@ class _Turns(Generic[T]):
             heappush(self._inside, heappop(self._outside))
 
     def send_out(self) -> None:
-        """Send out who is not free, and take back who was set aside. Nobody's place in the order changes."""
-        turns, self._inside, self._aside = self._inside + self._aside, [], []
+        """Send out who is not free, and take back who was set aside, as far behind the most served one as it was."""
+        meanwhile = self._most - self._passed_at
+        back = [(served + meanwhile, number, who) for served, number, who in self._aside]
+        turns, self._inside, self._aside = self._inside + back, [], []
         for turn in turns:
             self._place(turn)
 
     def set_aside(self, whom: Callable[[T], bool]) -> None:
         """Pass some by until all are sent out."""
+        self._passed_at = self._most
         turns, self._inside, self._outside = self._inside + self._outside, [], []
         for turn in turns:
             if whom(turn[2]):
@@ -140,6 +147,10 @@ class _Flow(Generic[W]):
             del self._requests[item.request]
 
 
+def _is_base(flow: _Flow[W]) -> bool:
+    return flow.adapter is None
+
+
 class Queue(Generic[W]):
     """Waiting work, and whose turn it is."""
 
@@ -150,7 +161,7 @@ class Queue(Generic[W]):
         self.tokens = 0
         self._length = 0
         self._flows: dict[Hashable | None, _Flow[W]] = {}
-        self._turns = _Turns[_Flow[W]](lambda flow: flow.adapter is None)  # inside: the base, the batch's adapters
+        self._turns = _Turns[_Flow[W]](_is_base, debt=max_tokens)  # inside: the base, the batch's adapters
 
     def __len__(self) -> int:
         return self._length

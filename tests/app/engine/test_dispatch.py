@@ -5,6 +5,8 @@ import threading
 from collections import Counter
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from app.engine.dispatch import EXPRESS, Dispatch
 from app.engine.jobs import Call
@@ -206,3 +208,80 @@ def test_an_order_is_obeyed_by_a_worker_but_the_express(dispatch):
     done = dispatch.order(lambda: None)
     order, batch = dispatch.next("engine-1")
     assert order[1] is done and not batch
+
+
+# --- nobody starves
+
+BATCH = 512
+LARGEST = 256
+names = st.one_of(st.none(), st.integers(0, 7))
+clients = st.lists(st.tuples(names, st.integers(1, LARGEST), st.integers(1, 64)), min_size=1, max_size=8)
+phases = st.lists(st.tuples(clients, st.integers(1, 30)), min_size=1, max_size=6)
+FLOODS = [(f"flood{n}", 32, 20) for n in range(8)]
+LIGHT_ONES = [(f"light{n}", 32, 8) for n in range(10)]
+BASE_AND_TENANTS = [(None, 32, 64), *[(f"tenant{n}", 8, 1) for n in range(40)]]
+
+
+class Stage:
+    """A dispatch whose workers take whenever there is something, and who was served what, in tokens."""
+
+    def __init__(self, slots, workers):
+        self.dispatch = Dispatch(BATCH, slots, workers, express=True)
+        self.running, self.waiting = {}, Counter()
+        self.most_waiting = 0
+        """Adapters at a time."""
+        self.passed = {}
+        """What others were served since one that waits was served, or came."""
+
+    def put(self, adapter, size):
+        self.dispatch.put(request(adapter, size))
+        self.waiting[adapter] += size
+        self.most_waiting = max(self.most_waiting, len(self.waiting))
+        self.passed.setdefault(adapter, 0)
+
+    def end(self, worker):
+        self.dispatch.end(worker)
+        return self.running.pop(worker)
+
+    def take(self):
+        for worker in self.dispatch.names:
+            if worker not in self.running and (self.express_has_some() if worker == EXPRESS else self.waiting):
+                _, self.running[worker] = self.dispatch.next(worker)
+                self.count(self.running[worker])
+
+    def express_has_some(self):
+        floods = [tokens for tokens in self.waiting.values() if tokens > BATCH]
+        others = self.waiting.total() - sum(floods)
+        return self.running.keys() >= {*self.dispatch.workers} and floods and 0 < others <= LARGEST
+
+    def count(self, batch):
+        for job in batch:
+            self.waiting[job.adapter] -= job.size
+        self.waiting = +self.waiting
+        self.passed = {
+            adapter: 0 if adapter in {job.adapter for job in batch} else tokens + sum(job.size for job in batch)
+            for adapter, tokens in self.passed.items()
+            if adapter in self.waiting
+        }
+
+
+@settings(max_examples=30, deadline=None)
+@example([([*FLOODS, LIGHT_ONES[0]], 300), ([*FLOODS, *LIGHT_ONES], 60)], 64, 2)
+@example([(BASE_AND_TENANTS, 400), ([(None, 32, 64), ("busy", 32, 64)], 100)], 8, 2)
+@given(phases, st.sampled_from([4, 8, 64]), st.integers(1, 3))
+def test_nobody_is_passed_by_for_more_than_two_batches_of_each_that_waits(phases, slots, workers):
+    """Whatever floods, goes by the express, fills in or finds no place. Who is answered asks again, while a phase lasts."""
+    stage = Stage(slots, workers)
+    for asking, rounds in phases:
+        for adapter, size, count in asking:
+            for _ in range(count):
+                stage.put(adapter, size)
+        again = {(adapter, size) for adapter, size, _ in asking}
+        for _ in range(rounds):
+            stage.take()
+            for worker in list(stage.running):
+                for job in stage.end(worker):
+                    if (job.adapter, job.size) in again:
+                        stage.put(job.adapter, job.size)
+                assert max(stage.passed.values(), default=0) <= 2 * BATCH * stage.most_waiting
+                stage.take()
