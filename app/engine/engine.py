@@ -210,6 +210,7 @@ class Engine:
             by_name[job.call.name] += job.size
         tokens = by_adapter.total()
         self._policy.observe(by_adapter)
+        residency.count(by_adapter)
         self._batches += 1
         if self._batches % _BATCHES_A_CHOICE == 0 or (self._always and residency.loads != self._chosen_at):
             self._merge()

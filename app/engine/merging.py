@@ -1,8 +1,9 @@
 """Which adapters compute with merged weights. Pure: shares of traffic in, a choice out.
 
-Merged weights save what an adapter's low-rank products cost, and take memory. An adapter is worth them when the
-time it would save is noticeable: its share of the tokens, times what its products add to a row. It keeps them
-until that has clearly fallen, so that a choice does not flap.
+Merged weights save what an adapter's low-rank products cost; they take memory, and time to make. An adapter is worth
+them when the time it would save is noticeable: its share of the tokens, times what its products add to a row. It gets
+them once it has stayed in its slot until they would have paid for themselves: where adapters outnumber the slots it may
+soon give way. It keeps them until its share has clearly fallen, so that a choice does not flap.
 """
 
 from collections.abc import Mapping, Set
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 _COST = 3.0  # a row's time grows by about three times what its adapter adds to its arithmetic (benchmarks.engine)
 _ENTER, _LEAVE = 0.01, 0.004  # shares of all time that merging must promise, and below which it ends
+_COPY = 500  # tokens of the base that take as long as making merged weights (a CPU's; elsewhere none are chosen)
 _MEMORY_TOKENS = 50_000  # after so many tokens what was seen before counts for a third
 
 
@@ -19,6 +21,18 @@ class Candidate:
 
     size: float
     bytes: int
+    tokens: int
+    """Of its rows, since it is in its slot."""
+
+    @property
+    def cost(self) -> float:
+        """What its products add to a row's time, as a share of the base's."""
+        return _COST * self.size
+
+    @property
+    def has_stayed(self) -> bool:
+        """Whether merged weights would have paid for themselves since it is in its slot."""
+        return self.cost * self.tokens >= _COPY
 
 
 class MergePolicy:
@@ -51,9 +65,9 @@ class MergePolicy:
         chosen = {digest for digest in candidates if digest in always}
         left = self._limit - sum(candidates[digest].bytes for digest in chosen)
         gains = {
-            digest: _COST * candidate.size * self._shares.get(digest, 0.0)
+            digest: candidate.cost * self._shares.get(digest, 0.0)
             for digest, candidate in candidates.items()
-            if digest not in chosen and digest not in never
+            if digest not in chosen and digest not in never and (digest in merged or candidate.has_stayed)
         }
         # one that is merged goes before one that gains as much, or there would be no end of taking turns
         order = sorted(gains, key=lambda digest: gains[digest] * (2 if digest in merged else 1), reverse=True)

@@ -1,4 +1,7 @@
-"""Which adapters are in the device's slots: the least recently used that nobody leases gives way."""
+"""Which adapters are in the device's slots: of those that nobody leases the least recently used gives way.
+
+Those with merged weights go after the others, or they would be merged again whenever they are back; pinned ones last.
+"""
 
 import threading
 import time
@@ -19,6 +22,7 @@ class Residency:
         self._loaded = loaded
         self._slots: OrderedDict[str, Slot] = OrderedDict()
         self._leases: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._pinned: Set[str] = frozenset()
         self.loads = 0
@@ -97,16 +101,17 @@ class Residency:
         return {digest for digest in self._slots if not self._leases[digest]}
 
     def _make_room(self) -> None:
-        """Evict what was used longest ago and nobody leases: one that is pinned only where all are."""
+        """Evict what nobody leases and was used longest ago; a merged one only where all are, a pinned one likewise."""
         if self._model.slots.free:
             return
-        others = [digest for digest in self._slots if not self._leases[digest]]
-        digest = next((digest for digest in others if digest not in self._pinned), others[0])
+        others = [(digest, slot) for digest, slot in self._slots.items() if not self._leases[digest]]
+        digest, _ = min(others, key=lambda other: (other[0] in self._pinned, bool(other[1].merged)))
         self._evict(digest)
         self.evictions += 1
 
     def _evict(self, digest: str) -> None:
         self._model.unload(self._slots.pop(digest))
+        del self._tokens[digest]
 
     def _load(self, digest: str, adapter: Adapter) -> None:
         started = time.perf_counter()
@@ -118,10 +123,19 @@ class Residency:
         """Which give way last."""
         self._pinned = pinned
 
+    def count(self, tokens: Mapping[str | None, int]) -> None:
+        """Note the tokens that a batch had of each adapter (None: the base)."""
+        with self._lock:
+            for digest in self._slots.keys() & tokens.keys():
+                self._tokens[digest] += tokens[digest]
+
     def candidates(self) -> dict[str, Candidate]:
         """What merging each resident adapter would take."""
         with self._lock:
-            return {digest: Candidate(*self._model.merge_size(slot)) for digest, slot in self._slots.items()}
+            return {
+                digest: Candidate(*self._model.merge_size(slot), self._tokens[digest])
+                for digest, slot in self._slots.items()
+            }
 
     def merged(self) -> frozenset[str]:
         """Who computes with merged weights."""

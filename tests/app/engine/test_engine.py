@@ -1,6 +1,7 @@
 """The engine against a real model: mixing, cancelling, failing, closing."""
 
 import os
+import random
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import torch
 
 from app.engine.engine import Engine
 from app.engine.jobs import Call
+from app.engine.merging import MergePolicy
 from app.engine.residency import Residency
 from app.errors import NotFiniteError, UnavailableError
 from app.observe.metrics import Metrics
@@ -194,6 +196,46 @@ def test_pins_give_way_last_and_never_what_the_batch_holds(tiny_path, tmp_path):
     assert not residency.has_room()
     residency.preload("1", many["1"])  # only pinned ones could give way
     assert set(residency.digests()) == {"0", "3"}
+
+
+def test_merged_ones_give_way_before_pinned_ones_and_after_the_others(tiny_path, tmp_path):
+    model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", slots=3)
+    many = {f"{n}": a for n, a in enumerate(adapters(model, tiny_path, tmp_path, 6))}
+    residency = Residency(model)
+    residency.prefer({"0"})
+
+    def use(digest):
+        with residency.lease({digest: many[digest]}):
+            return set(residency.digests())
+
+    for digest in "012":
+        use(digest)
+    residency.merge("1", merged=True)
+    assert use("3") == {"0", "1", "3"}
+    residency.merge("3", merged=True)
+    assert use("4") == {"0", "3", "4"}
+    assert use("5") == {"0", "3", "5"}
+
+
+@pytest.mark.parametrize(("slots", "count", "in_a_batch"), [(4, 5, 3), (8, 12, 4), (8, 16, 4)])
+def test_where_adapters_outnumber_the_slots_merging_takes_no_longer_than_it_saves(
+    tiny_path, tmp_path, slots, count, in_a_batch
+):
+    model = MultiLoRAT.from_pretrained(tiny_path, device="cpu", slots=slots)
+    many = {f"{n}": a for n, a in enumerate(adapters(model, tiny_path, tmp_path, count))}
+    residency, policy, chance, saved = Residency(model), MergePolicy(1 << 30), random.Random(0), 0.0
+    for number in range(2000):
+        tokens = dict.fromkeys(chance.sample(sorted(many), in_a_batch), 1024 // in_a_batch)
+        with residency.lease({digest: many[digest] for digest in tokens}):
+            residency.count(tokens)
+            policy.observe(tokens)
+        candidates, merged = residency.candidates(), residency.merged()
+        saved += sum(candidates[digest].cost * tokens[digest] for digest in merged & tokens.keys())
+        if number % 20 == 0:
+            chosen = policy.choose(candidates, merged, always=set(), never=set())
+            for digest in chosen ^ merged:
+                residency.merge(digest, digest in chosen)
+    assert 500 * residency.merges < saved
 
 
 def test_what_is_leased_does_not_give_way(tiny_path, tmp_path):

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 
 from app.engine.merging import Candidate, MergePolicy
 
-SMALL = Candidate(size=0.01, bytes=10)
-LARGE = Candidate(size=0.06, bytes=20)
+LONG = 1_000_000  # tokens since it is in its slot
+SMALL = Candidate(size=0.01, bytes=10, tokens=LONG)
+LARGE = Candidate(size=0.06, bytes=20, tokens=LONG)
 
 
 def watched(limit: int, *batches: dict[str | None, int]) -> MergePolicy:
@@ -45,6 +46,15 @@ def test_a_choice_is_kept_until_it_has_clearly_fallen():
     assert choose(watched(100, {"x": 100, None: 900}), candidates, merged={"x"}) == set()
 
 
+def test_who_came_just_now_may_soon_give_way_and_is_not_merged_yet():
+    policy = watched(100, {"x": 1000})
+    assert choose(policy, {"x": Candidate(0.01, 10, tokens=1000)}) == set()
+    assert choose(policy, {"x": Candidate(0.01, 10, tokens=20_000)}) == {"x"}
+    assert choose(policy, {"x": Candidate(0.1, 10, tokens=2000)}) == {"x"}
+    assert choose(policy, {"x": Candidate(0.01, 10, tokens=0)}, merged={"x"}) == {"x"}
+    assert choose(policy, {"x": Candidate(0.01, 10, tokens=0)}, always={"x"}) == {"x"}
+
+
 def test_two_of_equal_traffic_do_not_take_turns_where_memory_is_for_one():
     policy = MergePolicy(10)
     merged: frozenset[str] = frozenset()
@@ -66,7 +76,7 @@ names = st.sampled_from("abcdef")
 
 @given(
     st.lists(st.dictionaries(names, st.integers(0, 1000), min_size=1), max_size=20),
-    st.dictionaries(names, st.builds(Candidate, st.floats(0, 1), st.integers(1, 50))),
+    st.dictionaries(names, st.builds(Candidate, st.floats(0, 1), st.integers(1, 50), st.integers(0, LONG))),
     st.sets(names),
     st.sets(names),
     st.integers(0, 200),
