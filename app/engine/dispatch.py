@@ -44,6 +44,7 @@ class Dispatch:
         self._wake_express = threading.Condition(self._lock)
         self._open = True
         self._apart: set[str] = set()  # workers whose last batch passed a flood by
+        self._obeyed: set[str] = set()  # workers who had an order last
         self.under_way = UnderWay()
         self.computed = 0
         """Tokens of all batches that ended."""
@@ -99,13 +100,14 @@ class Dispatch:
             return self._queue.clear()
 
     def next(self, worker: str) -> tuple[Order | None, list[Job]] | None:
-        """An order, a batch, or both, once there is something for this worker; None when closed and nothing waits.
+        """An order or a batch, once there is something for this worker; None when closed and nothing waits.
 
-        The batch is under way until `end`.
+        An order may take long, so no batch comes with it: what waits meanwhile is for the others. After an order comes
+        a batch, if there is one. It is under way until `end`.
         """
         with self._lock:
             while True:
-                order, batch = (None, self._express()) if worker == EXPRESS else self._take(worker)
+                order, batch = (None, self._express()) if worker == EXPRESS else self._order_or_batch(worker)
                 if batch:
                     self._begin(worker, batch)
                 if order or batch:
@@ -120,8 +122,15 @@ class Dispatch:
             self.computed += self.under_way.tokens([worker])
             self.under_way.end(worker)
 
-    def _take(self, worker: str) -> tuple[Order | None, list[Job]]:
-        order = self._orders.popleft() if self._orders else None
+    def _order_or_batch(self, worker: str) -> tuple[Order | None, list[Job]]:
+        batch = self._take(worker) if worker in self._obeyed or not self._orders else []
+        self._obeyed.discard(worker)
+        if batch or not self._orders:
+            return None, batch
+        self._obeyed.add(worker)
+        return self._orders.popleft(), []
+
+    def _take(self, worker: str) -> list[Job]:
         # as much as others have under way: large batches where there is work, and none who waits for another's
         load = self._queue.tokens + self.under_way.tokens(self.workers)
         share = max(_LEAST_TOKENS, math.ceil(load / len(self.workers)))
@@ -132,7 +141,7 @@ class Dispatch:
         elif floods:
             self._apart.add(worker)
         taken = self._queue.take(_wanted, share, without=floods)
-        return order, taken or self._queue.take(_wanted, share)  # all of those may have been cancelled
+        return taken or self._queue.take(_wanted, share)  # all of those may have been cancelled
 
     def _express(self) -> list[Job]:
         floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()

@@ -157,7 +157,7 @@ class Engine:
         self._settle(name)
         while taken := self._dispatch.next(name):
             order, batch = taken
-            if order:  # one between two batches: loading many pins must not hold requests up
+            if order:
                 _obey(*order)
             if batch:
                 self._answer(batch)

@@ -210,6 +210,29 @@ def test_an_order_is_obeyed_by_a_worker_but_the_express(dispatch):
     assert order[1] is done and not batch
 
 
+def test_an_order_holds_no_batch_up_and_orders_hold_up_no_batches(dispatch):
+    first, second = dispatch.order(lambda: None), dispatch.order(lambda: None)
+    dispatch.put(request("a", 300, 300))
+    order, batch = dispatch.next("engine-0")
+    assert order[1] is first and not batch
+    assert [job.adapter for job in dispatch.next("engine-0")[1]] == ["a"]
+    assert dispatch.next("engine-1")[0][1] is second
+    assert [job.adapter for job in dispatch.next("engine-1")[1]] == ["a"]
+
+
+def test_an_order_is_obeyed_where_what_waits_was_cancelled(dispatch):
+    orders = [dispatch.order(lambda: None) for _ in range(2)]
+    [gone] = request("gone", 20)
+    dispatch.put([gone])
+    gone.call.future.cancel()
+    assert [dispatch.next("engine-0")[0][1] for _ in range(2)] == orders
+
+
+def test_orders_are_obeyed_one_after_another_where_nothing_else_waits(dispatch):
+    orders = [dispatch.order(lambda: None) for _ in range(3)]
+    assert [dispatch.next("engine-0")[0][1] for _ in range(3)] == orders
+
+
 # --- nobody starves
 
 BATCH = 512
