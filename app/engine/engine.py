@@ -160,8 +160,17 @@ class Engine:
             if order:
                 _obey(*order)
             if batch:
-                self._answer(batch)
-                self._dispatch.end(name)
+                self._attend(name, batch)
+
+    def _attend(self, name: str, batch: list[Job]) -> None:
+        """Answer a batch. Whatever goes wrong, its requests end, and the worker goes on."""
+        try:
+            self._answer(batch)
+        except BaseException as error:
+            logger.exception("a worker failed in a batch of %d", len(batch))
+            _fail(batch, _plain(error))
+        finally:
+            self._dispatch.end(name)
 
     def _settle(self, name: str) -> None:
         """This thread's share of the machine."""
@@ -237,11 +246,16 @@ def _apart(batch: Sequence[Job], overflown: Sequence[Job]) -> list[list[Job]]:
 def _obey(work: Callable[[], object], done: "Future[None]") -> None:
     try:
         work()
-    except Exception as error:
+    except BaseException as error:
         logger.exception("an order to the engine failed")
-        done.set_exception(error)
+        done.set_exception(_plain(error))
     else:
         done.set_result(None)
+
+
+def _plain(error: BaseException) -> Exception:
+    """An error that ends none who waits for it: a panic in Rust and an exit of Python's would."""
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
 def _fail(jobs: Sequence[Job], error: Exception) -> None:

@@ -126,6 +126,42 @@ def test_a_failed_batch_fails_its_jobs_and_the_engine_goes_on(tiny, engine):
     assert engine.healthy()
 
 
+class Panic(BaseException):
+    """As pyo3 raises one for a panic in Rust."""
+
+
+@pytest.mark.parametrize("error", [MemoryError, Panic])
+def test_a_worker_goes_on_whatever_a_batch_raises(trace, tiny, error):
+    engine = Engine(tiny, 4096, trace, workers=1)
+
+    def fail(*_):
+        trace.observe_batch = observe
+        raise error("here")
+
+    observe, trace.observe_batch = trace.observe_batch, fail
+    try:
+        parts = Call("embedding").begin([Tokens([101] * 100)] * 60)  # more than a batch: it is not answered yet
+        engine.submit(parts)
+        with pytest.raises((MemoryError, RuntimeError), match="here"):
+            parts.future.result(30)
+        after = call([101, 102], "embedding")
+        engine.submit(after)
+        assert after.future.result(30)[0].values.shape == (32,)
+        assert engine.healthy()
+    finally:
+        engine.close(30)
+    assert engine.running == 0
+
+
+def test_a_worker_goes_on_whatever_an_order_raises(engine):
+    def panic():
+        raise Panic("here")
+
+    with pytest.raises(RuntimeError, match="here"):
+        engine.queue.order(panic).result(30)
+    assert engine.healthy()
+
+
 def test_an_answer_out_of_range_is_the_only_one_that_fails(tiny, tiny_path, tmp_path, engine, held, trace):
     good, huge = adapters(tiny, tiny_path, tmp_path, 2)
     for lora in huge.lora.values():
