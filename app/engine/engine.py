@@ -181,16 +181,17 @@ class Engine:
 
     def _answer(self, batch: list[Job]) -> None:
         started = time.perf_counter()
+        reason: Exception
         try:
             outputs = self._run(batch)
         except Exception as error:
             logger.exception("a batch of %d failed", len(batch))
             self._metrics.batch_failed()
-            _fail(batch, error)
+            failed, reason = batch, error
         else:
-            overflown = self._resolve(batch, outputs, started)
-            for part in _apart(batch, overflown):
-                self._answer(part)
+            failed, reason = self._resolve(batch, outputs, started), NotFiniteError(_NOT_FINITE)
+        for part in _apart(batch, failed, reason):
+            self._answer(part)
 
     def _run(self, batch: list[Job]) -> list[Array]:
         wanted = {job.call.digest: job.call.content for job in batch if job.call.digest and job.call.content}
@@ -231,14 +232,14 @@ class Engine:
         )  # fmt: skip
 
 
-def _apart(batch: Sequence[Job], overflown: Sequence[Job]) -> list[list[Job]]:
-    """Rows without a finite answer, each adapter's alone, or each request's. One that was alone already fails."""
+def _apart(batch: Sequence[Job], failed: Sequence[Job], reason: Exception) -> list[list[Job]]:
+    """Rows without an answer, each adapter's alone, or each request's. One that was alone already fails."""
     of = next((of for of in map(attrgetter, ("adapter", "call")) if len(set(map(of, batch))) > 1), None)
     if of is None:
-        _fail(overflown, NotFiniteError(_NOT_FINITE))
+        _fail(failed, reason)
         return []
     parts: dict[Hashable, list[Job]] = {}
-    for job in overflown:
+    for job in failed:
         parts.setdefault(of(job), []).append(job)
     return list(parts.values())
 

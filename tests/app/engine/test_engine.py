@@ -126,6 +126,39 @@ def test_a_failed_batch_fails_its_jobs_and_the_engine_goes_on(tiny, engine):
     assert engine.healthy()
 
 
+def test_an_adapter_that_cannot_be_loaded_fails_none_but_its_own_requests(tiny, tiny_path, tmp_path, engine, held):
+    good, bad = adapters(tiny, tiny_path, tmp_path, 2)
+    load = tiny.load
+
+    def out_of_memory(adapter):
+        if adapter is bad:
+            raise torch.OutOfMemoryError("no room")
+        return load(adapter)
+
+    tiny.load = out_of_memory
+    failing = [call([101, 7592, 102], "embedding", "bad", bad) for _ in range(2)]
+    fine = [call([101, 7592, 102], "embedding", *which) for which in ((), ("good", good)) for _ in range(2)]
+    submit(engine, [failing[0], *fine, failing[1]])
+    held.set()
+    assert all(each.future.result(30)[0].values.shape == (32,) for each in fine)
+    for each in failing:
+        with pytest.raises(torch.OutOfMemoryError, match="no room"):
+            each.future.result(30)
+
+
+def test_a_request_that_cannot_be_run_fails_none_but_itself(tiny, tiny_path, tmp_path, engine, held, trace):
+    [adapter] = adapters(tiny, tiny_path, tmp_path, 1)
+    bad = call([101] * 600, "embedding", "x", adapter)
+    fine = [call([101, 7592, 102], "embedding", *which) for which in ((), ("x", adapter)) for _ in range(3)]
+    submit(engine, [*fine[:2], bad, *fine[2:]])
+    held.set()
+    assert all(each.future.result(30)[0].values.shape == (32,) for each in fine)
+    with pytest.raises(Exception, match="600 tokens"):
+        bad.future.result(30)
+    engine.close(30)
+    assert [size for _, _, size in trace.batches] == [1, 3, 1, 1, 1]  # the base's, then each of the adapter's
+
+
 class Panic(BaseException):
     """As pyo3 raises one for a panic in Rust."""
 
