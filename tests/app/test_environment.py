@@ -31,7 +31,7 @@ KUBERNETES = {
 )
 def test_a_misspelled_variable_stops_the_start_in_one_line(monkeypatch, capsys, name, says):
     monkeypatch.setenv(name, "hidden")
-    assert main(["serve", "--port", "0"]) == 1
+    assert main(["serve", "--slots", "0"]) == 1  # it must not start, whatever becomes of the name
     said = capsys.readouterr().err
     assert says in said and len(said.splitlines()) == 1 and "hidden" not in said
 
