@@ -15,13 +15,14 @@ from concurrent.futures import Future
 
 from app.engine.batching import Queue
 from app.engine.jobs import Job
+from app.engine.orders import Order
 from app.engine.underway import Pass, UnderWay
 from app.errors import UnavailableError
 
 EXPRESS = "engine-express"
+_CLOSED = "the server is shutting down: send the request to another one"
 _LEAST_TOKENS = 64  # fewer keep the matrix library from its pace
 _LONG_TEXT = 256  # tokens that sentence encoders take at most
-Order = tuple[Callable[[], object], "Future[None]"]
 
 
 class Dispatch:
@@ -44,7 +45,7 @@ class Dispatch:
         self._wake_express = threading.Condition(self._lock)
         self._open = True
         self._apart: set[str] = set()  # workers whose last batch passed a flood by
-        self._obeyed: set[str] = set()  # workers who had an order last
+        self._obeyed: dict[str, Order] = {}  # the order that a worker has, until it asks for more
         self.under_way = UnderWay()
         self.computed = 0
         """Tokens of all batches that ended."""
@@ -74,18 +75,21 @@ class Dispatch:
         """Queue the inputs of a request. Raises UnavailableError when closed."""
         with self._lock:
             if not self._open:
-                raise UnavailableError("the server is shutting down: send the request to another one")
+                raise UnavailableError(_CLOSED)
             self._queue.put(jobs)
             self._wake.notify(len(jobs))
             self._call_express()
 
     def order(self, work: Callable[[], object]) -> "Future[None]":
-        """Have a worker do something between two batches."""
-        done: Future[None] = Future()
+        """Have a worker do something between two batches. When closed the future fails with UnavailableError."""
+        order = Order(work)
         with self._lock:
-            self._orders.append((work, done))
-            self._wake.notify()
-        return done
+            if self._open:
+                self._orders.append(order)
+                self._wake.notify()
+            else:
+                order.fail(UnavailableError(_CLOSED))
+        return order.done
 
     def close(self) -> None:
         """Take no more work; workers end when nothing waits."""
@@ -94,10 +98,16 @@ class Dispatch:
             self._wake.notify_all()
             self._wake_express.notify_all()
 
-    def clear(self) -> list[Job]:
-        """Remove and return what waits."""
+    def abandon(self, error: Exception) -> None:
+        """Fail what waits and what is under way, orders as well."""
         with self._lock:
-            return self._queue.clear()
+            jobs = self._queue.clear() + self.under_way.jobs()
+            orders = [*self._orders, *self._obeyed.values()]
+            self._orders.clear()
+        for job in jobs:
+            job.call.fail(error)
+        for order in orders:
+            order.fail(error)
 
     def next(self, worker: str) -> tuple[Order | None, list[Job]] | None:
         """An order or a batch, once there is something for this worker; None when closed and nothing waits.
@@ -124,11 +134,11 @@ class Dispatch:
 
     def _order_or_batch(self, worker: str) -> tuple[Order | None, list[Job]]:
         batch = self._take(worker) if worker in self._obeyed or not self._orders else []
-        self._obeyed.discard(worker)
+        self._obeyed.pop(worker, None)
         if batch or not self._orders:
             return None, batch
-        self._obeyed.add(worker)
-        return self._orders.popleft(), []
+        self._obeyed[worker] = self._orders.popleft()
+        return self._obeyed[worker], []
 
     def _take(self, worker: str) -> list[Job]:
         # as much as others have under way: large batches where there is work, and none who waits for another's
@@ -150,7 +160,7 @@ class Dispatch:
         return self._queue.take(_wanted, self._little, self._express_slots, without=floods)
 
     def _begin(self, worker: str, batch: list[Job]) -> None:
-        self.under_way.begin(worker, Pass(time.perf_counter(), sum(job.size for job in batch)))
+        self.under_way.begin(worker, Pass(time.perf_counter(), batch))
         self._call_express()
 
     def _call_express(self) -> None:

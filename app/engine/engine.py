@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence, Set
+from collections.abc import Hashable, Sequence, Set
 from concurrent.futures import Future
 from functools import partial
 from operator import attrgetter
@@ -16,7 +16,7 @@ import torch
 
 from app.engine.cores import cores
 from app.engine.dispatch import EXPRESS, Dispatch
-from app.engine.jobs import Array, Call, Job, Output
+from app.engine.jobs import Array, Call, Job, Output, plain
 from app.engine.merging import MergePolicy
 from app.engine.residency import Residency
 from app.errors import NotFiniteError, UnavailableError
@@ -144,21 +144,19 @@ class Engine:
         return self._dispatch.open and all(thread.is_alive() for thread in self._threads) and not stuck
 
     def close(self, timeout: float) -> None:
-        """Finish what is queued, then stop. What is left after `timeout` seconds fails."""
+        """Finish what is queued, then stop. What is left after `timeout` seconds fails, whether it waits or runs."""
         self._dispatch.close()
         end = time.monotonic() + timeout
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
-        _fail(
-            self._dispatch.clear(), UnavailableError("the server stopped before it came to this input: send it again")
-        )
+        self._dispatch.abandon(UnavailableError("the server stopped before this was done: send it again"))
 
     def _work(self, name: str) -> None:
         self._settle(name)
         while taken := self._dispatch.next(name):
             order, batch = taken
             if order:
-                _obey(*order)
+                order.obey()
             if batch:
                 self._attend(name, batch)
 
@@ -168,7 +166,7 @@ class Engine:
             self._answer(batch)
         except BaseException as error:
             logger.exception("a worker failed in a batch of %d", len(batch))
-            _fail(batch, _plain(error))
+            _fail(batch, plain(error))
         finally:
             self._dispatch.end(name)
 
@@ -242,21 +240,6 @@ def _apart(batch: Sequence[Job], failed: Sequence[Job], reason: Exception) -> li
     for job in failed:
         parts.setdefault(of(job), []).append(job)
     return list(parts.values())
-
-
-def _obey(work: Callable[[], object], done: "Future[None]") -> None:
-    try:
-        work()
-    except BaseException as error:
-        logger.exception("an order to the engine failed")
-        done.set_exception(_plain(error))
-    else:
-        done.set_result(None)
-
-
-def _plain(error: BaseException) -> Exception:
-    """An error that ends none who waits for it: a panic in Rust and an exit of Python's would."""
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))
 
 
 def _fail(jobs: Sequence[Job], error: Exception) -> None:

@@ -17,6 +17,11 @@ from lorat.rows import Asked
 Array = np.ndarray[Any, np.dtype[np.float32]]
 
 
+def plain(error: BaseException) -> Exception:
+    """An error that ends no thread which waits for it, as a panic in Rust or an exit of Python's would."""
+    return error if isinstance(error, Exception) else RuntimeError(repr(error))
+
+
 @dataclass(frozen=True)
 class Output:
     """One input's answer: a vector, or logits. Times are in seconds."""

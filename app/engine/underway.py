@@ -1,7 +1,10 @@
 """The forward passes under way. Pure: it knows no threads and no clock."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+
+from app.engine.jobs import Job
 
 
 @dataclass(frozen=True)
@@ -9,7 +12,12 @@ class Pass:
     """One batch that a worker runs. started: when, by the caller's clock, in seconds."""
 
     started: float
-    tokens: int
+    jobs: Sequence[Job]
+
+    @cached_property
+    def tokens(self) -> int:
+        """Of its inputs."""
+        return sum(job.size for job in self.jobs)
 
 
 class UnderWay:
@@ -28,6 +36,10 @@ class UnderWay:
     def end(self, worker: str) -> None:
         """A worker is free again."""
         del self._passes[worker]
+
+    def jobs(self) -> list[Job]:
+        """The inputs of all passes."""
+        return [job for one in self._passes.values() for job in one.jobs]
 
     def tokens(self, workers: Iterable[str]) -> int:
         """Tokens of the passes that these workers run."""

@@ -112,7 +112,7 @@ def test_the_base_may_go_by_the_express_and_may_flood(dispatch):
     dispatch.end(EXPRESS)
     for worker in dispatch.workers:
         dispatch.end(worker)
-    dispatch.clear()
+    dispatch.abandon(UnavailableError("done"))
     busy(dispatch, adapter=None)
     dispatch.put([*request(None, 20), *request("quiet", 20)])
     assert [job.adapter for job in dispatch.next(EXPRESS)[1]] == ["quiet"]
@@ -124,7 +124,7 @@ def test_every_worker_has_slots_for_an_adapter(slots, workers, names):
     assert len(dispatch.names) == names
     dispatch.put([job for name in range(100) for job in request(name, LONG)])
     held = [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.workers]
-    dispatch.clear()
+    dispatch.abandon(UnavailableError("done"))
     dispatch.put([*request("flooding", *FLOOD), *[job for name in range(12) for job in request(name, 10)]])
     held += [{job.adapter for job in dispatch.next(worker)[1]} for worker in dispatch.names[len(dispatch.workers) :]]
     assert all(held) and sum(map(len, held)) <= slots
@@ -204,19 +204,41 @@ def test_a_closed_dispatch_hands_out_what_waits_and_takes_no_more(dispatch):
     assert dispatch.next("engine-0") is dispatch.next("engine-1") is dispatch.next(EXPRESS) is None
 
 
+def test_after_closing_an_order_fails_at_once(dispatch):
+    dispatch.close()
+    with pytest.raises(UnavailableError, match="shutting down"):
+        dispatch.order(lambda: None).result(0)
+
+
+def test_what_is_abandoned_fails_whether_it_waits_or_runs(dispatch):
+    calls = [request("a", LONG)[0].call, request("a", LONG)[0].call]
+    orders = []
+    for call in calls:
+        orders.append(dispatch.order(lambda: None))
+        dispatch.put(call.jobs())
+    order, _ = dispatch.next("engine-0")
+    assert order.done is orders[0] and len(dispatch.next("engine-0")[1]) == 1
+    dispatch.next("engine-1")
+    orders.append(dispatch.order(lambda: None))
+    dispatch.abandon(UnavailableError("gone"))
+    assert all(isinstance(each.exception(0), UnavailableError) for each in [call.future for call in calls] + orders[1:])
+    order.obey()
+    assert orders[0].result(0) is None
+
+
 def test_an_order_is_obeyed_by_a_worker_but_the_express(dispatch):
     done = dispatch.order(lambda: None)
     order, batch = dispatch.next("engine-1")
-    assert order[1] is done and not batch
+    assert order.done is done and not batch
 
 
 def test_an_order_holds_no_batch_up_and_orders_hold_up_no_batches(dispatch):
     first, second = dispatch.order(lambda: None), dispatch.order(lambda: None)
     dispatch.put(request("a", 300, 300))
     order, batch = dispatch.next("engine-0")
-    assert order[1] is first and not batch
+    assert order.done is first and not batch
     assert [job.adapter for job in dispatch.next("engine-0")[1]] == ["a"]
-    assert dispatch.next("engine-1")[0][1] is second
+    assert dispatch.next("engine-1")[0].done is second
     assert [job.adapter for job in dispatch.next("engine-1")[1]] == ["a"]
 
 
@@ -225,12 +247,12 @@ def test_an_order_is_obeyed_where_what_waits_was_cancelled(dispatch):
     [gone] = request("gone", 20)
     dispatch.put([gone])
     gone.call.future.cancel()
-    assert [dispatch.next("engine-0")[0][1] for _ in range(2)] == orders
+    assert [dispatch.next("engine-0")[0].done for _ in range(2)] == orders
 
 
 def test_orders_are_obeyed_one_after_another_where_nothing_else_waits(dispatch):
     orders = [dispatch.order(lambda: None) for _ in range(3)]
-    assert [dispatch.next("engine-0")[0][1] for _ in range(3)] == orders
+    assert [dispatch.next("engine-0")[0].done for _ in range(3)] == orders
 
 
 # --- nobody starves

@@ -233,6 +233,17 @@ def test_what_does_not_finish_in_time_fails_with_an_error(engine, held):
         job.future.result(0)
 
 
+def test_what_runs_for_too_long_fails_as_well_and_so_do_orders(tiny, tiny_path, tmp_path, engine, held):
+    [adapter] = adapters(tiny, tiny_path, tmp_path, 1)
+    [running] = engine.queue.under_way.jobs()
+    before = engine.preload("x", adapter)
+    engine.close(0.05)
+    after = engine.preload("x", adapter)
+    for future in (running.call.future, before, after):
+        with pytest.raises(UnavailableError):
+            future.result(0)
+
+
 def test_a_forgotten_adapter_gives_its_slot_back(tiny, tiny_path, tmp_path, engine):
     [adapter] = adapters(tiny, tiny_path, tmp_path, 1)
     job = call([101, 102], "embedding", "x", adapter)
