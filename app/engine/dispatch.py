@@ -45,7 +45,7 @@ class Dispatch:
         self._wake_express = threading.Condition(self._lock)
         self._open = True
         self._apart: set[str] = set()  # workers whose last batch passed a flood by
-        self._obeyed: dict[str, Order] = {}  # the order that a worker has, until it asks for more
+        self._obeying: dict[str, Order] = {}  # the order that a worker has, until it asks for more
         self.under_way = UnderWay()
         self.computed = 0
         """Tokens of all batches that ended."""
@@ -102,7 +102,7 @@ class Dispatch:
         """Fail what waits and what is under way, orders as well."""
         with self._lock:
             jobs = self._queue.clear() + self.under_way.jobs()
-            orders = [*self._orders, *self._obeyed.values()]
+            orders = [*self._orders, *self._obeying.values()]
             self._orders.clear()
         for job in jobs:
             job.call.fail(error)
@@ -133,12 +133,12 @@ class Dispatch:
             self.under_way.end(worker)
 
     def _order_or_batch(self, worker: str) -> tuple[Order | None, list[Job]]:
-        batch = self._take(worker) if worker in self._obeyed or not self._orders else []
-        self._obeyed.pop(worker, None)
+        batch = self._take(worker) if worker in self._obeying or not self._orders else []
+        self._obeying.pop(worker, None)
         if batch or not self._orders:
             return None, batch
-        self._obeyed[worker] = self._orders.popleft()
-        return self._obeyed[worker], []
+        self._obeying[worker] = self._orders.popleft()
+        return self._obeying[worker], []
 
     def _take(self, worker: str) -> list[Job]:
         # as much as others have under way: large batches where there is work, and none who waits for another's
