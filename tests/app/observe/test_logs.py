@@ -161,5 +161,6 @@ def test_a_server_s_lines_are_of_one_form_and_hold_no_secret(form, tiny_path, tm
     ):
         assert fact in started
     assert not any("pgrade" in line or "pip install" in line for line in lines)
-    assert any("Uvicorn running" in line for line in lines)
+    for said in ("Application startup complete", "listening on http://127.0.0.1:"):
+        assert any(said in line for line in lines)
     assert "forward" in written  # what only debug says
