@@ -44,9 +44,17 @@ def writing(out: Path) -> Iterator[None]:
         raise ConfigError(f"{out} cannot be written: {reason}: free some space, or give another directory") from error
 
 
+def errno_of(error: BaseException) -> int | None:
+    """The system's number for a write that failed; None for another error."""
+    if isinstance(error, OSError):
+        return error.errno
+    number = _OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None
+    return int(number[1]) if number else None
+
+
 def _reason(error: BaseException) -> str | None:
     """What the system said of a write; None for another error."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    number = _OS_ERROR.search(str(error)) if isinstance(error, SafetensorError) else None
-    return os.strerror(int(number[1])) if number else None
+    number = errno_of(error)
+    return None if number is None else os.strerror(number)

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import weakref
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lorat.errors import ConfigError
+from lorat.files.out import errno_of
 from lorat.training.plan import Plan
 from lorat.training.splits import TrainingData
 
@@ -153,9 +153,8 @@ def _identity(plan: Plan, task: str, data: TrainingData, base: str) -> dict[str,
 
 def _is_full(error: Exception) -> bool:
     """Whether a write failed for want of space."""
-    number = re.search(r"os error (\d+)", str(error))
-    code = error.errno if isinstance(error, OSError) else int(number[1]) if number else None
-    return code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or any(said in str(error) for said in _TORCH_WRITER)
+    full = errno_of(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return full or any(said in str(error) for said in _TORCH_WRITER)
 
 
 def _is_whole(checkpoint: Path) -> bool:
