@@ -40,8 +40,8 @@ class Part(NamedTuple):
 class Delta(NamedTuple):
     """What an adapter adds to one group: y[:, columns] += (x A^T)[:, ranks] b, then `bias` on all of y.
 
-    a: (in, sum of ranks): the A of the group's targets, stacked and transposed. Each rank's is of a length near 1, and
-    b has what it was longer: x A^T is then no larger than x, and a GPU rounds it to a half type.
+    a: (in, sum of ranks): the A of the group's targets, stacked and transposed. Beside a base in float16 each rank's is
+    of a length near 1, and b has what it was longer: x A^T is then no larger than x, and a GPU rounds it to float16.
     bias: (out of the group,) or None.
     """
 
@@ -80,7 +80,8 @@ def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
             continue
         columns = position * width, (position + 1) * width
         padding = 0, 0, 0, _padded(lora.rank) - lora.rank
-        a, b = (F.pad(matrix, padding) for matrix in _levelled(lora))
+        matrices = _levelled(lora) if linear.bias.dtype == torch.float16 else (lora.a, (lora.b * lora.scaling).T)
+        a, b = (F.pad(matrix, padding) for matrix in matrices)
         parts.append(Part((rank, rank + len(b)), columns, b))
         stacked.append(a)
         rank += len(b)

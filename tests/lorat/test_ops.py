@@ -116,7 +116,8 @@ def test_the_kernels_take_matrices_of_very_different_sizes_in_float16(width, lar
     use_kernels(device, monkeypatch)
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(8, width, generator=generator) * large, torch.randn(384, 8, generator=generator) * small
-    made = stack([LoRA(a, b, 1.0)], FrozenLinear((0, "output"), [Linear(torch.zeros(384, width), torch.zeros(384))]))
+    base = Linear(torch.zeros(384, width, dtype=torch.float16), torch.zeros(384, dtype=torch.float16))
+    made = stack([LoRA(a, b, 1.0)], FrozenLinear((0, "output"), [base]))
     x = (torch.randn(40, width, generator=generator) * 8).half()
     got = torch.zeros(40, 384, dtype=torch.float16, device=device)
     triton.lora_delta(got, x.to(device), [(0, 40, cast(made, torch.float16, device))])
