@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from app.engine.cores import cores
+
 RESULTS = Path(__file__).parents[2] / "docs" / "proofs"
 
 
@@ -20,5 +22,5 @@ def keep(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
     if request.session.testsfailed == failed and lines:
         name = request.node.name.removeprefix("test_")
         head = f"# {name.replace('_', ' ')}\n\n`make prove`, {date.today()}, torch {torch.__version__}, {platform.machine()}, "
-        text = f"{head}{torch.get_num_threads()} cores.\n\n" + "\n".join(lines) + "\n"
+        text = f"{head}{cores()} cores.\n\n" + "\n".join(lines) + "\n"
         (RESULTS / f"{name}.md").write_text(text)
