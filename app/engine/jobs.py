@@ -19,7 +19,7 @@ Array = np.ndarray[Any, np.dtype[np.float32]]
 
 def plain(error: BaseException) -> Exception:
     """An error that ends no thread which waits for it, as a panic in Rust or an exit of Python's would."""
-    return error if isinstance(error, Exception) else RuntimeError(repr(error))
+    return error if isinstance(error, Exception) else RuntimeError(f"what computes panicked: {error!r}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from app.engine.batching import Queue
-from app.engine.jobs import Call
+from app.engine.jobs import Call, plain
 from app.errors import UnavailableError
 from lorat import Recipe, Tokens
 from lorat.base import Base
@@ -209,8 +209,7 @@ def _fail(call: Call, error: BaseException) -> None:
     """Fail a call of whatever was raised: a panic in the tokenizer is no Exception, and must not end the thread."""
     if not isinstance(error, Exception):
         logger.error("the tokenizer panicked", exc_info=error)
-        error = RuntimeError(f"the tokenizer panicked: {error}")
-    call.fail(error)
+    call.fail(plain(error))
 
 
 def _key(one: _Portion) -> tuple[object, ...]:

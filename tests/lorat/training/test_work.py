@@ -94,10 +94,11 @@ def test_another_run_does_not_go_on_with_it(other, data, base, says, plan):
     assert work.last().name == "checkpoint-90"
 
 
-def test_what_fails_before_a_checkpoint_leaves_nothing(plan):
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_what_fails_or_is_stopped_before_a_checkpoint_leaves_nothing(error, plan):
     work = begun(plan)
-    with pytest.raises(ZeroDivisionError), work.writing():
-        raise ZeroDivisionError
+    with pytest.raises(error), work.writing():
+        raise error
     assert not work.directory.exists()
 
 
@@ -220,13 +221,6 @@ def test_a_run_that_is_stopped_says_how_it_goes_on(plan, capsys):
         raise KeyboardInterrupt
     assert capsys.readouterr().out == "the same command goes on after step 90\n"
     assert work.last().name == "checkpoint-90"
-
-
-def test_a_run_that_is_stopped_before_a_checkpoint_leaves_nothing(plan):
-    work = begun(plan)
-    with pytest.raises(KeyboardInterrupt), work.writing():
-        raise KeyboardInterrupt
-    assert not work.directory.exists()
 
 
 def test_a_record_that_was_not_finished_is_written_again(plan):
