@@ -20,10 +20,14 @@ class FrozenLinear(nn.Module):
     laid_out: Tensor
     bias: Tensor
 
-    def __init__(self, key: Key, linears: Sequence[Linear], activation: Activation | None = None) -> None:
+    def __init__(
+        self, key: Key, linears: Sequence[Linear], activation: Activation | None = None, *, summed: bool = False
+    ) -> None:
+        """summed: its output is summed on; on a CPU that, and what adapters add, is float32."""
         super().__init__()
         self.key = key
         self._activation = activation
+        self._summed = summed
         self.register_buffer("laid_out", lay_out(torch.cat([linear.weight for linear in linears])))
         self.register_buffer("bias", torch.cat([linear.bias for linear in linears]))
 
@@ -36,6 +40,8 @@ class FrozenLinear(nn.Module):
         """(rows, in), perhaps float32, to (rows, out): Wx + b and what each row's adapter adds; activated."""
         merged = routing.merged(self.key)
         y = products(x.to(self.bias.dtype), self.laid_out, self.bias, merged)
+        if self._summed and not y.is_cuda:
+            y = y.float()
         routing.add_deltas(self.key, y, x)
         return self._activation(y) if self._activation else y
 

@@ -84,7 +84,7 @@ class PackedBert(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor, types: Tensor, attention: Attention, routing: Routing) -> Tensor:
         """(tokens,) int64 each, to (tokens, hidden): the last hidden states, float32 on a CPU."""
-        x: Tensor = self.norm(self.word[ids] + self.token_type[types] + self.position[positions])
+        x: Tensor = self.norm(embed(ids, types, positions, self.word, self.token_type, self.position))
         for layer in self.layers:
             x = layer(x, attention, routing)
         return x
@@ -102,6 +102,7 @@ class PackedLayer(nn.Module):
                     (index, group),
                     [_linear(weights, f"{prefix}.{MODULES[target]}") for target in targets],
                     activation if group == "intermediate" else None,
+                    summed=group in ("output", "ffn_output"),
                 )
                 for group, targets in GROUPS.items()
             }
@@ -143,6 +144,11 @@ class Norm(nn.Module):
 
             return triton.add_norm(x, residual, self.weight, self.bias, self.epsilon)
         return norm(x, residual, self.weight, self.bias, self.epsilon)
+
+
+def embed(ids: Tensor, types: Tensor, positions: Tensor, word: Tensor, token_type: Tensor, position: Tensor) -> Tensor:
+    """(tokens, hidden): what three tables of (entries, hidden) have for each token, summed; (tokens,) int64 each."""
+    return F.embedding(ids, word) + F.embedding(types, token_type) + F.embedding(positions, position)
 
 
 def norm(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:

@@ -40,10 +40,11 @@ def _lasttoken(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Te
 
 def _rows(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The tokens that count: their sequence, their position in it, their hidden states."""
-    sequence = torch.repeat_interleave(torch.arange(len(size), device=size.device), size)
-    token = torch.arange(len(hidden), device=size.device)
-    kept = token >= first[sequence]
-    return sequence[kept], (token - start[sequence])[kept], hidden[kept]
+    kept = start + size - first
+    sequence = torch.repeat_interleave(torch.arange(len(size), device=size.device), kept)
+    before = first - (kept.cumsum(0) - kept)  # of a sequence's tokens among all, and among those that count
+    token = torch.arange(len(sequence), device=size.device) + before.index_select(0, sequence)
+    return sequence, token - start.index_select(0, sequence), hidden.index_select(0, token)
 
 
 def _sum(values: Tensor, sequence: Tensor, count: int) -> Tensor:

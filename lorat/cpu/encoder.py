@@ -17,7 +17,7 @@ from lorat.deltas import Delta
 from lorat.layout import OPERATORS
 from lorat.linear import products
 from lorat.ops.torch import lora_delta
-from lorat.packed import Norm, PackedBert, PackedLayer, norm
+from lorat.packed import Norm, PackedBert, PackedLayer, embed, norm
 from lorat.packing import PackedBatch
 from lorat.routing import Merged, Routing
 
@@ -100,18 +100,22 @@ def encode(
     inputs: Inputs, blocks: Blocks, table: Embeddings, layers: list[RoutedLayer], activation: str, epsilon: float
 ) -> Tensor:
     """(tokens, hidden) float32: the last hidden states."""
-    x = table.word[inputs.ids] + table.token_type[inputs.types] + table.position[inputs.positions]
+    x = embed(inputs.ids, inputs.types, inputs.positions, table.word, table.token_type, table.position)
     x = norm(x, None, table.norm.weight, table.norm.bias, epsilon)
     for layer in layers:
         context = attend(_linear(x, layer.qkv), blocks)
-        x = norm(_linear(context, layer.output), x, layer.attention_norm.weight, layer.attention_norm.bias, epsilon)
+        y = _linear(context, layer.output, summed=True)
+        x = norm(y, x, layer.attention_norm.weight, layer.attention_norm.bias, epsilon)
         inner = activate(_linear(x, layer.intermediate), activation)
-        x = norm(_linear(inner, layer.ffn_output), x, layer.output_norm.weight, layer.output_norm.bias, epsilon)
+        y = _linear(inner, layer.ffn_output, summed=True)
+        x = norm(y, x, layer.output_norm.weight, layer.output_norm.bias, epsilon)
     return x
 
 
-def _linear(x: Tensor, linear: RoutedLinear) -> Tensor:
+def _linear(x: Tensor, linear: RoutedLinear, summed: bool = False) -> Tensor:
     y = products(x.to(linear.bias.dtype), linear.weight, linear.bias, linear.merged)
+    if summed:
+        y = y.to(torch.float32)
     lora_delta(y, x, linear.deltas)
     return y
 
