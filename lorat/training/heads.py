@@ -8,7 +8,7 @@ import torch
 from lorat.base import Base
 from lorat.model import LoRAT
 from lorat.training.inputs import IGNORED, Item, collate, labelled_items, tagged_items
-from lorat.training.loop import METRIC, History, arguments, optimizer, quiet, run
+from lorat.training.loop import METRIC, History, arguments, on_one_gpu, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import entity_scores, label_scores, multi_label_scores
 from lorat.training.splits import LabelledTexts, Split, TaggedWords, TrainingData
@@ -32,11 +32,10 @@ def train_head(
     texts = data.kind != "tags"
     if texts and work.last() is None:
         start(model, train, len(data.labels), base, how, seed)
+    options = {"train_sampling_strategy": "group_by_length", "label_names": ["labels"]}
     trainer = Trainer(
         model=model,
-        args=TrainingArguments(
-            **arguments(how, len(train), work, seed), train_sampling_strategy="group_by_length", label_names=["labels"]
-        ),
+        args=on_one_gpu(TrainingArguments(**arguments(how, len(train), work, seed) | options)),
         train_dataset=train,
         eval_dataset=sorted(dev, key=lambda item: len(item["input_ids"])),  # less padding
         data_collator=collate,

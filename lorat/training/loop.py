@@ -67,6 +67,15 @@ def arguments(how: Hyperparameters, rows: int, work: Work, seed: int, texts_a_ro
     }
 
 
+def on_one_gpu(args: Any) -> Any:
+    """The trainer's arguments, so that of several GPUs it takes one.
+
+    With all of them its batches would grow by their number, and be computed without autocast.
+    """
+    args._n_gpu = min(args.n_gpu, 1)  # as Trainer itself does for a model that lies on several
+    return args
+
+
 def optimizer(model: LoRAT, how: Hyperparameters) -> torch.optim.Optimizer:
     """AdamW over what trains, B faster than A where the run says so."""
     groups = model.parameter_groups(how.learning_rate, how.b_ratio, weight_decay=how.weight_decay)

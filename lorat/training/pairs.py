@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lorat.model import LoRAT
-from lorat.training.loop import EVAL_BATCH, METRIC, History, arguments, optimizer, quiet, run
+from lorat.training.loop import EVAL_BATCH, METRIC, History, arguments, on_one_gpu, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import Scores, match_scores, pair_scores, retrieval_scores
 from lorat.training.similar import similar_pairs
@@ -41,11 +41,11 @@ def train_embedding(
     )
     columns = columns_of(data, seed)
     options = sampling(data, columns, how) | {"prompts": encoder.prompts.get(encoder.default_prompt_name) or None}
-    rows = len(next(iter(columns.values())))
+    told = arguments(how, len(next(iter(columns.values()))), work, seed, texts_a_row=2) | options
     trainer = AdapterTrainer(
         adapter,
         model=encoder,
-        args=SentenceTransformerTrainingArguments(**arguments(how, rows, work, seed, texts_a_row=2) | options),
+        args=on_one_gpu(SentenceTransformerTrainingArguments(**told)),
         train_dataset=Dataset.from_dict(columns),
         loss=loss_of(data, encoder),
         evaluator=evaluator(data.dev),

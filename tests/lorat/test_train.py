@@ -155,6 +155,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(task, data, bas
 
 
 @pytest.mark.parametrize("task", ["classify", "pairs"])
+def test_of_several_gpus_one_trains(task, data, base, tmp_path, monkeypatch):
+    more = ["--task", task, "--epochs", "1"]
+    alone = weights(data, base, tmp_path / "alone", *more)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # a trainer believes it, even on a CPU
+    assert same(alone, weights(data, base, tmp_path / "several", *more))
+
+
+@pytest.mark.parametrize("task", ["classify", "pairs"])
 def test_killed_at_a_random_step_it_goes_on_to_the_same_weights(task, data, base, tmp_path, capfd):
     more = ["--task", task, "--epochs", "12", "--patience", "12", "--dropout", "0.1"]
     whole = weights(data, base, tmp_path / "whole", *more)
