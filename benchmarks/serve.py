@@ -38,6 +38,7 @@ from lorat.base import locate_base
 
 ADAPTERS, PASSES = 32, 4
 LARGE = 32  # texts in a large request
+TENANT, TENANT_RATE = 300, 10  # requests of the tenant beside a flood, so that three make its p99; a second
 Choose = Callable[[int], Request]
 
 
@@ -153,11 +154,13 @@ class Loads:
         """A tenant that asks one text at a time, alone and while another sends 32 texts a request from 16 clients."""
         small, large = self._choose([self._names[0]], 1), self._choose([self._names[1]], LARGE)
 
-        async def both() -> tuple[Seen, Seen]:
-            quiet = open_loop(self._url, 10, 2 * self._seconds, small)
-            return await asyncio.gather(quiet, closed_loop(self._url, 16, 2 * self._seconds, large))
+        seconds = TENANT / TENANT_RATE
 
-        alone = self._run(open_loop(self._url, 10, 2 * self._seconds, small))
+        async def both() -> tuple[Seen, Seen]:
+            quiet = open_loop(self._url, TENANT_RATE, seconds, small)
+            return await asyncio.gather(quiet, closed_loop(self._url, 16, seconds, large))
+
+        alone = self._run(open_loop(self._url, TENANT_RATE, seconds, small))
         quiet, flood = uvloop.run(both())
         return {"alone": alone.summary(), "flooded": quiet.summary(), "flood": flood.summary()}
 

@@ -24,7 +24,7 @@ from app.observe.metrics import Metrics
 from lorat import Adapter, MultiLoRAT, Row
 
 STUCK_SECONDS = 60.0
-_NICE = 5  # workers give way by so much to the express, the event loop and the tokeniser
+_NICE = 10  # workers give way by so much to the express, the event loop and the tokeniser
 _BATCHES_A_CHOICE = 20  # between two looks at who should be merged
 _NOT_FINITE = "this adapter's weights drive the answer out of range: train it again with a lower learning rate"
 logger = logging.getLogger("lorat")

@@ -440,4 +440,4 @@ def test_a_worker_gives_way_to_whoever_started_it_however_nice_that_is(tiny):
 
     with ThreadPoolExecutor(1) as threads:
         own = threads.submit(start).result()
-    assert seen == [min(own + 5, 19)]
+    assert seen == [min(own + 10, 19)]
