@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -45,20 +46,28 @@ def running(settings: Settings, **options: object) -> Iterator[httpx.Client]:
 def process(
     store: Path | str, *flags: str, base: Path | None = None
 ) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """`lorat serve` as a person starts it, and a client that waits until it is ready."""
+    """`lorat serve` as a person starts it, and a client that waits until it is ready.
+
+    Its `stderr` is a file: a pipe that nobody reads is full some time, and the server waits.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--store", str(store), *flags]
-    server = subprocess.Popen(command + (["--base", str(base)] if base else []), stderr=subprocess.PIPE)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+    url = f"http://127.0.0.1:{port}"
+    with (
+        tempfile.NamedTemporaryFile() as log,
+        open(log.name, "rb") as said,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        server = subprocess.Popen(command + (["--base", str(base)] if base else []), stderr=log)
+        server.stderr = said
         try:
             wait_ready(server, client)
             yield server, client
         finally:
             server.kill()
             server.wait()
-            server.stderr.close()
 
 
 def wait_ready(server: subprocess.Popen[bytes], client: httpx.Client) -> None:

@@ -254,6 +254,7 @@ def test_a_proxy_s_word_for_who_asks_is_believed_where_a_setting_says_so(tmp_pat
     with process(tmp_path / "store", *flags, base=tiny_path) as (server, http):
         http.get("/info", headers={"X-Forwarded-For": "192.0.2.7"}).raise_for_status()
         server.terminate()
+        assert server.wait(30) == 0
         [line] = [line for line in server.stderr.read().decode().splitlines() if "route=/info" in line]
     assert f"client={client}" in line
 
