@@ -1,13 +1,17 @@
 """Packed batches: sequences laid end to end, without padding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lorat.layout import round_rows
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -33,19 +37,24 @@ def pack(
     `types` may hold None for all zeros.
     """
     lengths = tuple(len(sequence) for sequence in ids)
-    offsets = [0]
-    for length in lengths:
-        offsets.append(offsets[-1] + length)
+    offsets = [0, *accumulate(lengths)]
+    size = offsets[-1]
+    filled = round_rows(size)
+
+    def row(values: Integers) -> Tensor:
+        row = np.zeros(filled, dtype=np.int64)
+        row[:size] = values
+        return torch.from_numpy(row).to(device)
+
     kinds = (kind or (0,) * length for kind, length in zip(types, lengths, strict=True))
-    filling = (0,) * (round_rows(offsets[-1]) - offsets[-1])
-
-    def row(values: chain[int]) -> Tensor:
-        return torch.tensor([*values, *filling], dtype=torch.int64).to(device)
-
     return PackedBatch(
-        ids=row(chain.from_iterable(ids)),
-        positions=row(chain.from_iterable(map(range, lengths))),
-        types=row(chain.from_iterable(kinds)),
+        ids=row(_joined(ids, size)),
+        positions=row(np.arange(size) - np.repeat(offsets[:-1], lengths)),
+        types=row(_joined(kinds, size)),
         lengths=lengths,
         offsets=tuple(offsets),
     )
+
+
+def _joined(sequences: Iterable[Sequence[int]], size: int) -> Integers:
+    return np.fromiter(chain.from_iterable(sequences), np.int64, size)

@@ -141,9 +141,7 @@ class Dispatch:
         return self._obeying[worker], []
 
     def _take(self, worker: str) -> list[Job]:
-        # as much as others have under way: large batches where there is work, and none who waits for another's
-        load = self._queue.tokens + self.under_way.tokens(self.workers)
-        share = max(_LEAST_TOKENS, math.ceil(load / len(self.workers)))
+        share = self._share()
         floods = self._floods()
         if worker in self._apart:
             self._apart.discard(worker)
@@ -152,6 +150,15 @@ class Dispatch:
             self._apart.add(worker)
         taken = self._queue.take(_wanted, share, without=floods)
         return taken or self._queue.take(_wanted, share)  # all of those may have been cancelled
+
+    def _share(self) -> int:
+        """Tokens of the next batch: equal parts for all workers, in as few turns as batches may be large.
+
+        So there are large batches where there is work, and at its end none waits for another's.
+        """
+        load = self._queue.tokens + self.under_way.tokens(self.workers)
+        turns = max(1, math.ceil(load / (self._queue.max_tokens * len(self.workers))))
+        return max(_LEAST_TOKENS, math.ceil(load / (turns * len(self.workers))))
 
     def _express(self) -> list[Job]:
         floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()

@@ -166,6 +166,21 @@ def test_a_flood_goes_on_when_what_others_had_was_cancelled(dispatch):
     assert [job.adapter for job in taken[0][1]] == ["flooding"]
 
 
+@settings(deadline=None)
+@given(st.integers(100, 5000), st.integers(1, 4))
+@example(3 * 512, 2)
+def test_no_worker_is_long_idle_while_another_computes_the_last_of_a_request(tokens, workers):
+    size, dispatch = 10, Dispatch(512, 64, workers, express=False)
+    dispatch.put(request(None, *[size] * (tokens // size)))
+    free = dict.fromkeys(dispatch.workers, 0)  # when each is
+    while dispatch.tokens:
+        worker = min(free, key=free.get)
+        if free[worker]:
+            dispatch.end(worker)
+        free[worker] += sum(job.size for job in dispatch.next(worker)[1])
+    assert max(free.values()) <= tokens / workers + 512 / 2
+
+
 def test_workers_come_and_go_while_others_look(dispatch):
     """One that ends a batch just when another counts what is under way."""
     dispatch.put([job for name in range(2000) for job in request(name, LONG)])
