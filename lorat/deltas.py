@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lorat.adapter import LoRA
 from lorat.layers import merged_weight
-from lorat.layout import lay_out
+from lorat.layout import computes, lay_out
 
 # The linear layers of an encoder layer that share an input are one matrix product: a group.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -87,10 +87,17 @@ def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
         rank += len(b)
         if lora.bias is not None:
             bias[slice(*columns)] = lora.bias.to(bias) - linear.bias[slice(*columns)].float()
-    kept = linear.bias.device, linear.bias.dtype if linear.bias.is_cuda else torch.float32  # lorat.ops.torch says why
+    kept = linear.bias.device, _kept(linear.bias)
     a = torch.cat(stacked).T.contiguous().to(*kept)
     parts = [Part(part.ranks, part.columns, part.b.contiguous().to(*kept)) for part in _joined(parts)]
     return Delta(a, parts, bias.to(linear.bias) if bias.any() else None)
+
+
+def _kept(bias: Tensor) -> torch.dtype:
+    """The dtype of A and B beside a base of a bias's dtype: on a CPU one that it multiplies fast."""
+    if bias.is_cuda or (bias.dtype == torch.bfloat16 and computes(bias.dtype)):
+        return bias.dtype
+    return torch.float32
 
 
 def _levelled(lora: LoRA) -> tuple[Tensor, Tensor]:

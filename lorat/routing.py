@@ -7,17 +7,22 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lorat.deltas import Delta, Key
-from lorat.ops import lora_delta
+from lorat.ops import lora_delta, stacked
+from lorat.ops.stacked import Shape, Stack
 from lorat.slots import Slot
 
 
 class Segment(NamedTuple):
-    """Packed rows start to stop - 1, all of one adapter, with that adapter's tensors as they were loaded."""
+    """Packed rows start to stop - 1, all of one adapter, with that adapter's tensors as they were loaded.
+
+    shape: what neighbours must have in common to be stacked; None for one that is not.
+    """
 
     start: int
     stop: int
     deltas: Mapping[Key, Delta]
     merged: Mapping[Key, Tensor]
+    shape: Shape | None = None
 
 
 class Merged(NamedTuple):
@@ -34,6 +39,14 @@ class Routing:
 
     def __init__(self, segments: Iterable[Segment]) -> None:
         self.segments = tuple(segments)
+        self._single: list[Segment] = []
+        self._stacked: list[tuple[Stack, list[Segment]]] = []
+        for run in _runs(self.segments):
+            stack = stacked.stack([segment[:2] for segment in run]) if run[0].shape else None
+            if stack:
+                self._stacked.append((stack, run))
+            else:
+                self._single += run
 
     @classmethod
     def of(cls, slots: Sequence[Slot | None], offsets: Sequence[int]) -> "Routing":
@@ -46,20 +59,31 @@ class Routing:
         for slot, run in groupby(range(len(slots)), key=slots.__getitem__):
             rows = list(run)
             if slot is not None:
-                segments.append(Segment(offsets[rows[0]], offsets[rows[-1] + 1], slot.deltas, slot.merged))
+                merged = slot.merged  # read once: another thread may merge it now
+                shape = None if merged else slot.shape
+                segments.append(Segment(offsets[rows[0]], offsets[rows[-1] + 1], slot.deltas, merged, shape))
         return cls(segments)
 
     def deltas(self, key: Key) -> list[tuple[int, int, Delta]]:
-        """(start, stop, delta) of the segments that add a low-rank product at a group."""
+        """(start, stop, delta) of the segments that add a low-rank product at a group by themselves."""
         return [
             (segment.start, segment.stop, segment.deltas[key])
-            for segment in self.segments
+            for segment in self._single
             if key in segment.deltas and key not in segment.merged
+        ]
+
+    def stacks(self, key: Key) -> list[Stack]:
+        """The other segments that do."""
+        return [
+            stack._replace(deltas=[segment.deltas[key] for segment in run])
+            for stack, run in self._stacked
+            if key in run[0].deltas
         ]
 
     def add_deltas(self, key: Key, y: Tensor, x: Tensor) -> None:
         """y += what each row's adapter adds at a group, in place. y (rows, out), x (rows, in)."""
         lora_delta(y, x, self.deltas(key))
+        stacked.lora_delta(y, x, self.stacks(key))
 
     def merged(self, key: Key) -> list[Merged]:
         """The segments that have a merged weight at a group."""
@@ -68,3 +92,14 @@ class Routing:
             for segment in self.segments
             if key in segment.merged
         ]
+
+
+def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Segments one behind another that are of one shape."""
+    runs: list[list[Segment]] = []
+    for segment in segments:
+        if runs and (runs[-1][-1].stop, runs[-1][-1].shape) == (segment.start, segment.shape):
+            runs[-1].append(segment)
+        else:
+            runs.append([segment])
+    return runs

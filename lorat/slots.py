@@ -14,6 +14,7 @@ from lorat.deltas import GROUPS, Delta, GroupLinear, Key, merge, stack
 from lorat.errors import NotLoadedError, SlotsFullError
 from lorat.gpu.lanes import settle
 from lorat.heads import LoadedHead
+from lorat.ops.stacked import shape
 from lorat.ops.table import Table
 from lorat.targets import Site
 
@@ -29,6 +30,9 @@ class Slot:
         self.index = index
         self.adapter = adapter
         self.deltas = deltas
+        self.shape = shape(deltas)
+        self.multiply_adds = sum(d.a.numel() + sum(part.b.numel() for part in d.parts) for d in deltas.values())
+        """Of its low-rank products, for one row."""
         self.head: LoadedHead | None = None  # filled by MultiLoRAT, which knows the base's pooler
         self.merged: Mapping[Key, Tensor] = {}
         self.table: Table | None = None  # filled when a GPU's batch first has it
@@ -40,11 +44,6 @@ class Slot:
             raise NotLoadedError("a slot is of another MultiLoRAT: load its adapter into this one")
         if not self.loaded:
             raise NotLoadedError(f"the adapter of slot {self.index} was unloaded: load it again")
-
-    @property
-    def multiply_adds(self) -> int:
-        """Of its low-rank products, for one row."""
-        return sum(d.a.numel() + sum(part.b.numel() for part in d.parts) for d in self.deltas.values())
 
 
 class Slots:

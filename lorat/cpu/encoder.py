@@ -16,6 +16,8 @@ from lorat.attention import BlockAttention, Blocks, attend
 from lorat.deltas import Delta
 from lorat.layout import OPERATORS
 from lorat.linear import products
+from lorat.ops import stacked
+from lorat.ops.stacked import Stack
 from lorat.ops.torch import lora_delta
 from lorat.packed import Norm, PackedBert, PackedLayer, embed, norm
 from lorat.packing import PackedBatch
@@ -29,6 +31,7 @@ class RoutedLinear(NamedTuple):
     bias: Tensor
     merged: list[Merged]
     deltas: list[tuple[int, int, Delta]]
+    stacks: list[Stack]
 
 
 class Scale(NamedTuple):
@@ -85,7 +88,13 @@ class Encoder:
 
 def _routed(layer: PackedLayer, routing: Routing) -> RoutedLayer:
     qkv, output, intermediate, ffn_output = (
-        RoutedLinear(linear.laid_out, linear.bias, routing.merged(linear.key), routing.deltas(linear.key))
+        RoutedLinear(
+            linear.laid_out,
+            linear.bias,
+            routing.merged(linear.key),
+            routing.deltas(linear.key),
+            routing.stacks(linear.key),
+        )
         for linear in layer.groups()
     )
     norms = _scale(layer.attention_norm), _scale(layer.output_norm)
@@ -113,10 +122,12 @@ def encode(
 
 
 def _linear(x: Tensor, linear: RoutedLinear, summed: bool = False) -> Tensor:
-    y = products(x.to(linear.bias.dtype), linear.weight, linear.bias, linear.merged)
+    rounded = x.to(linear.bias.dtype)
+    y = products(rounded, linear.weight, linear.bias, linear.merged)
     if summed:
         y = y.to(torch.float32)
     lora_delta(y, x, linear.deltas)
+    stacked.lora_delta(y, rounded, linear.stacks)
     return y
 
 

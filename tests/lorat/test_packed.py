@@ -32,6 +32,7 @@ def test_sequences_are_laid_end_to_end(ids):
 class FakeSlot:
     deltas = ()
     merged = ()
+    shape = None
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, 0, 1, 2]), st.integers(1, 9)), min_size=1, max_size=12))

@@ -1,0 +1,72 @@
+"""Adapters of one shape stacked, their rows in tiles: two batched products for all of them, on a CPU in bfloat16.
+
+What a product of one adapter takes to begin is then paid once. A small batch is quicker segment by segment, in float32.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lorat.deltas import Delta, Key
+from lorat.ops.tiles import ROWS, tile
+
+_FEWEST = 8  # tiles
+_STEP = 4  # the matrix library makes code for every number of tiles that it meets
+
+Shape = tuple[tuple[Key, tuple[object, ...]], ...]
+
+
+class Stack(NamedTuple):
+    """Rows start to stop - 1 of a batch, in tiles of one adapter each.
+
+    sources: (tiles * ROWS,) int64, the row at each place of the tiles, some row where a tile is not full.
+    targets: (stop - start,) int64, each row's place. owners: of each tile, a place in `deltas`, which are of one shape.
+    """
+
+    start: int
+    stop: int
+    sources: Tensor
+    targets: Tensor
+    owners: list[int]
+    deltas: list[Delta]
+
+
+def shape(deltas: Mapping[Key, Delta]) -> Shape | None:
+    """What the adapters of a stack have in common; None for one that is not to be stacked."""
+    if any(d.bias is not None or d.a.is_cuda or d.a.dtype != torch.bfloat16 for d in deltas.values()):
+        return None
+    return tuple((key, tuple(part[:2] for part in delta.parts)) for key, delta in deltas.items())
+
+
+def stack(segments: Sequence[tuple[int, int]]) -> Stack | None:
+    """Segments (start, stop) one behind another, as a stack that has no deltas yet; None where that is not worth it."""
+    tiles = tile([(start, stop, owner) for owner, (start, stop) in enumerate(segments)])
+    if len(tiles) < _FEWEST:
+        return None
+    owner, first, stop = tiles.T
+    taken = np.arange(ROWS) < (stop - first)[:, None]
+    filling = -len(tiles) % _STEP
+    sources = np.pad(np.where(taken, first[:, None] + np.arange(ROWS), first[:, None]), ((0, filling), (0, 0)), "edge")
+    return Stack(
+        int(first[0]),
+        int(stop[-1]),
+        torch.from_numpy(sources.reshape(-1)),
+        torch.from_numpy(np.flatnonzero(taken)),
+        np.pad(owner, (0, filling), "edge").tolist(),
+        [],
+    )
+
+
+def lora_delta(y: Tensor, x: Tensor, stacks: list[Stack]) -> None:
+    """y[row, columns] += B (A x[row]) for each row of the stacks, in place. y (rows, out), x (rows, in)."""
+    for stack in stacks:
+        deltas = [stack.deltas[owner] for owner in stack.owners]
+        rows = x.index_select(0, stack.sources).to(deltas[0].a.dtype).view(len(deltas), -1, x.shape[1])
+        shrunk = torch.bmm(rows, torch.stack([delta.a for delta in deltas]))
+        for place, part in enumerate(deltas[0].parts):
+            b = torch.stack([delta.parts[place].b for delta in deltas])
+            grown = torch.bmm(shrunk[:, :, part.ranks[0] : part.ranks[1]], b).flatten(0, 1)
+            y[stack.start : stack.stop, part.columns[0] : part.columns[1]].add_(grown.index_select(0, stack.targets))
