@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorat.deltas import Delta, Key
 from lorat.ops import lora_delta, stacked
-from lorat.ops.stacked import Shape, Stack
+from lorat.ops.stacked import Shape, Stack, Tiling
 from lorat.slots import Slot
 
 
@@ -40,11 +40,11 @@ class Routing:
     def __init__(self, segments: Iterable[Segment]) -> None:
         self.segments = tuple(segments)
         self._single: list[Segment] = []
-        self._stacked: list[tuple[Stack, list[Segment]]] = []
+        self._stacked: list[tuple[Tiling, list[Segment]]] = []
         for run in _runs(self.segments):
-            stack = stacked.stack([segment[:2] for segment in run]) if run[0].shape else None
-            if stack:
-                self._stacked.append((stack, run))
+            tiling = stacked.tiling([segment[:2] for segment in run]) if run[0].shape else None
+            if tiling:
+                self._stacked.append((tiling, run))
             else:
                 self._single += run
 
@@ -75,8 +75,8 @@ class Routing:
     def stacks(self, key: Key) -> list[Stack]:
         """The other segments that do."""
         return [
-            stack._replace(deltas=[segment.deltas[key] for segment in run])
-            for stack, run in self._stacked
+            stacked.stack(tiling, [segment.deltas[key] for segment in run])
+            for tiling, run in self._stacked
             if key in run[0].deltas
         ]
 

@@ -19,11 +19,11 @@ _STEP = 4  # the matrix library makes code for every number of tiles that it mee
 Shape = tuple[tuple[Key, tuple[object, ...]], ...]
 
 
-class Stack(NamedTuple):
+class Tiling(NamedTuple):
     """Rows start to stop - 1 of a batch, in tiles of one adapter each.
 
     sources: (tiles * ROWS,) int64, the row at each place of the tiles, some row where a tile is not full.
-    targets: (stop - start,) int64, each row's place. owners: of each tile, a place in `deltas`, which are of one shape.
+    targets: (stop - start,) int64, each row's place. owners: whose each tile is, by number.
     """
 
     start: int
@@ -31,7 +31,22 @@ class Stack(NamedTuple):
     sources: Tensor
     targets: Tensor
     owners: list[int]
-    deltas: list[Delta]
+
+
+class SamePart(NamedTuple):
+    """What a part has in every adapter, and its B in each."""
+
+    ranks: tuple[int, int]
+    columns: tuple[int, int]
+    b: list[Tensor]
+
+
+class Stack(NamedTuple):
+    """What adapters of one shape add to one group, for the rows of a tiling: its A in each, and its parts."""
+
+    tiling: Tiling
+    a: list[Tensor]
+    parts: list[SamePart]
 
 
 def shape(deltas: Mapping[Key, Delta]) -> Shape | None:
@@ -41,8 +56,8 @@ def shape(deltas: Mapping[Key, Delta]) -> Shape | None:
     return tuple((key, tuple(part[:2] for part in delta.parts)) for key, delta in deltas.items())
 
 
-def stack(segments: Sequence[tuple[int, int]]) -> Stack | None:
-    """Segments (start, stop) one behind another, as a stack that has no deltas yet; None where that is not worth it."""
+def tiling(segments: Sequence[tuple[int, int]]) -> Tiling | None:
+    """Segments (start, stop) one behind another, cut into tiles; None where they are too few to be stacked."""
     tiles = tile([(start, stop, owner) for owner, (start, stop) in enumerate(segments)])
     if len(tiles) < _FEWEST:
         return None
@@ -50,23 +65,33 @@ def stack(segments: Sequence[tuple[int, int]]) -> Stack | None:
     taken = np.arange(ROWS) < (stop - first)[:, None]
     filling = -len(tiles) % _STEP
     sources = np.pad(np.where(taken, first[:, None] + np.arange(ROWS), first[:, None]), ((0, filling), (0, 0)), "edge")
-    return Stack(
+    return Tiling(
         int(first[0]),
         int(stop[-1]),
         torch.from_numpy(sources.reshape(-1)),
         torch.from_numpy(np.flatnonzero(taken)),
         np.pad(owner, (0, filling), "edge").tolist(),
-        [],
     )
+
+
+def stack(tiling: Tiling, deltas: Sequence[Delta]) -> Stack:
+    """The deltas of a tiling's owners, which are of one shape."""
+    parts = [
+        SamePart(part.ranks, part.columns, [delta.parts[place].b for delta in deltas])
+        for place, part in enumerate(deltas[0].parts)
+    ]
+    return Stack(tiling, [delta.a for delta in deltas], parts)
 
 
 def lora_delta(y: Tensor, x: Tensor, stacks: list[Stack]) -> None:
     """y[row, columns] += B (A x[row]) for each row of the stacks, in place. y (rows, out), x (rows, in)."""
     for stack in stacks:
-        deltas = [stack.deltas[owner] for owner in stack.owners]
-        rows = x.index_select(0, stack.sources).to(deltas[0].a.dtype).view(len(deltas), -1, x.shape[1])
-        shrunk = torch.bmm(rows, torch.stack([delta.a for delta in deltas]))
-        for place, part in enumerate(deltas[0].parts):
-            b = torch.stack([delta.parts[place].b for delta in deltas])
+        tiling = stack.tiling
+        a = torch.stack([stack.a[owner] for owner in tiling.owners])
+        rows = x.index_select(0, tiling.sources).to(a.dtype).view(len(a), -1, x.shape[1])
+        shrunk = torch.bmm(rows, a)
+        for part in stack.parts:
+            b = torch.stack([part.b[owner] for owner in tiling.owners])
             grown = torch.bmm(shrunk[:, :, part.ranks[0] : part.ranks[1]], b).flatten(0, 1)
-            y[stack.start : stack.stop, part.columns[0] : part.columns[1]].add_(grown.index_select(0, stack.targets))
+            columns = y[tiling.start : tiling.stop, part.columns[0] : part.columns[1]]
+            columns.add_(grown.index_select(0, tiling.targets))

@@ -81,14 +81,14 @@ def test_stacked_adapters_equal_the_reference(lengths, ranks, summed, seed):
     ends = [5, *(5 + sum(lengths[: place + 1]) for place in range(len(lengths)))]
     deltas = [cast(delta(ranks, generator), torch.bfloat16) for _ in lengths]
     assert len({stacked.shape({(0, "qkv"): one}) for one in deltas}) == 1
-    stack = stacked.stack(list(pairwise(ends)))
-    assert (stack is None) == (sum(-(-length // ROWS) for length in lengths) < 8)
-    if stack is None:
+    tiling = stacked.tiling(list(pairwise(ends)))
+    assert (tiling is None) == (sum(-(-length // ROWS) for length in lengths) < 8)
+    if tiling is None:
         return
     x = torch.randn(ends[-1] + 3, IN, generator=generator).bfloat16()
     y = torch.randn(len(x), TARGETS * WIDTH, generator=generator).to(torch.float32 if summed else torch.bfloat16)
     got, expected = y.clone(), y.float()
-    stacked.lora_delta(got, x, [stack._replace(deltas=deltas)])
+    stacked.lora_delta(got, x, [stacked.stack(tiling, deltas)])
     reference.lora_delta(expected, x, [(*edges, one) for edges, one in zip(pairwise(ends), deltas, strict=True)])
     assert (got.float() - expected).abs().max() <= 2e-2 * expected.abs().max()
     assert torch.equal(got[:5], y[:5]) and torch.equal(got[ends[-1] :], y[ends[-1] :])
