@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from lorat.deltas import Delta, Key
+from lorat.layout import round_rows
 from lorat.ops.tiles import ROWS, tile
 
 _FEWEST = 8  # tiles
-_STEP = 4  # the matrix library makes code for every number of tiles that it meets
 
 Shape = tuple[tuple[Key, tuple[object, ...]], ...]
 
@@ -63,7 +63,7 @@ def tiling(segments: Sequence[tuple[int, int]]) -> Tiling | None:
         return None
     owner, first, stop = tiles.T
     taken = np.arange(ROWS) < (stop - first)[:, None]
-    filling = -len(tiles) % _STEP
+    filling = round_rows(len(tiles)) - len(tiles)
     sources = np.pad(np.where(taken, first[:, None] + np.arange(ROWS), first[:, None]), ((0, filling), (0, 0)), "edge")
     return Tiling(
         int(first[0]),
