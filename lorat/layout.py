@@ -30,6 +30,8 @@ def _can_lay_out(weight: Tensor) -> bool:
 
 def computes(dtype: torch.dtype) -> bool:
     """Whether the matrix library computes a type on this processor. Where it does not, it is many times slower."""
+    if not OPERATORS:
+        return dtype == torch.float32
     supported: dict[torch.dtype, Callable[[], bool]] = {
         torch.float32: torch.backends.mkldnn.is_available,
         torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,

@@ -1,7 +1,8 @@
 """The arithmetic of per-row adapters: one function, several ways to compute it.
 
 `lora_delta(y, x, segments)` adds to each segment of y what its adapter adds. `reference` is the slow fp32
-loop that every other way is held against; `torch` is what runs on a CPU, `triton` on a GPU.
+loop that every other way is held against; `torch` is what runs on a CPU, `triton` on a GPU. `stacked` is for
+batches whose adapters a CPU computes together: `lorat.routing` decides.
 """
 
 from torch import Tensor

@@ -34,6 +34,13 @@ def test_a_type_is_computed_where_the_processor_has_it():
         assert not computes(torch.bfloat16)
 
 
+def test_without_onednn_only_float32_is_computed(monkeypatch):
+    monkeypatch.setattr("lorat.layout.OPERATORS", False)
+    assert [computes(kind) for kind in (torch.float32, torch.bfloat16, torch.float16)] == [True, False, False]
+    weight = torch.randn(8, 4).bfloat16()
+    assert lay_out(weight) is weight
+
+
 @given(st.integers(1, 20_000))
 def test_numbers_of_rows_are_rounded_up_a_little_to_few_numbers(rows):
     rounded = round_rows(rows)
