@@ -152,13 +152,15 @@ class Dispatch:
         return taken or self._queue.take(_wanted, share)  # all of those may have been cancelled
 
     def _share(self) -> int:
-        """Tokens of the next batch: equal parts for all workers, in as few turns as batches may be large.
+        """Tokens of the next batch: as many as one may have, and of what is left for two turns or one, equal parts.
 
-        So there are large batches where there is work, and at its end none waits for another's.
+        So there are large batches where there is work, and at its end no worker waits for another's.
         """
         load = self._queue.tokens + self.under_way.tokens(self.workers)
-        turns = max(1, math.ceil(load / (self._queue.max_tokens * len(self.workers))))
-        return max(_LEAST_TOKENS, math.ceil(load / (turns * len(self.workers))))
+        turns = math.ceil(load / (self._queue.max_tokens * len(self.workers)))
+        if turns > 2:
+            return self._queue.max_tokens
+        return max(_LEAST_TOKENS, math.ceil(load / (max(1, turns) * len(self.workers))))
 
     def _express(self) -> list[Job]:
         floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()
