@@ -5,17 +5,17 @@ operations does not grow with the number of sequences, and little is computed fo
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lorat.packing import Integers
+
 # Of blocks, in tokens. PyTorch's softmax takes 32 values in bfloat16 at a time, and what is left one by one.
 _WIDTHS = np.array([32, 64, 96, 128, 192, 256, 384, 512])
 _NOBODY = -1
-
-Integers = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class Group(NamedTuple):

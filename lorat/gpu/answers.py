@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lorat.attention import Integers
 from lorat.gpu.buckets import Bucket
 from lorat.gpu.plan import Plan
 from lorat.gpu.stage import Stage
 from lorat.heads import LoadedHead, sequence_logits, token_logits
+from lorat.packing import Integers
 from lorat.recipe import Dense, Recipe, activation
 from lorat.rows import Asked, Row, by_kind
 

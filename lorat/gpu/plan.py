@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from lorat.attention import Integers
 from lorat.deltas import Key
 from lorat.gpu.buckets import Bucket, bucket_of
 from lorat.gpu.stage import Stage
 from lorat.ops.table import Table
 from lorat.ops.tiles import Tiles, tile
+from lorat.packing import Integers
 from lorat.routing import Routing, Segment
 from lorat.slots import Slot
 
