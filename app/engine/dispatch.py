@@ -28,8 +28,19 @@ _LONG_TEXT = 256  # tokens that sentence encoders take at most
 class Dispatch:
     """Waiting work and orders, handed to workers by name. Safe to use from any thread."""
 
-    def __init__(self, max_tokens: int, slots: int, workers: int, *, express: bool) -> None:
-        """max_tokens: of one batch. slots: for the adapters of all batches at a time; each worker has its share."""
+    def __init__(
+        self,
+        max_tokens: int,
+        slots: int,
+        workers: int,
+        *,
+        express: bool,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """max_tokens: of one batch. slots: for the adapters of all batches at a time; each worker has its share.
+
+        clock: in seconds.
+        """
         workers = min(workers, slots)
         express = express and slots > workers
         self.workers = [f"engine-{number}" for number in range(workers)]
@@ -44,6 +55,7 @@ class Dispatch:
         self._wake = threading.Condition(self._lock)
         self._wake_express = threading.Condition(self._lock)
         self._open = True
+        self._clock = clock
         self._apart: set[str] = set()  # workers whose last batch passed a flood by
         self._obeying: dict[str, Order] = {}  # the order that a worker has, until it asks for more
         self.under_way = UnderWay()
@@ -129,8 +141,7 @@ class Dispatch:
     def end(self, worker: str) -> None:
         """A worker's batch is done."""
         with self._lock:
-            self.computed += self.under_way.tokens([worker])
-            self.under_way.end(worker)
+            self.computed += self.under_way.end(worker, self._clock()).tokens
 
     def _order_or_batch(self, worker: str) -> tuple[Order | None, list[Job]]:
         batch = self._take(worker) if worker in self._obeying or not self._orders else []
@@ -156,7 +167,7 @@ class Dispatch:
 
         So there are large batches where there is work, and at its end no worker waits for another's.
         """
-        load = self._queue.tokens + self.under_way.tokens(self.workers)
+        load = self._queue.tokens + self.under_way.left(self.workers, self._clock())
         turns = math.ceil(load / (self._queue.max_tokens * len(self.workers)))
         if turns > 2:
             return self._queue.max_tokens
@@ -169,7 +180,7 @@ class Dispatch:
         return self._queue.take(_wanted, self._little, self._express_slots, without=floods)
 
     def _begin(self, worker: str, batch: list[Job]) -> None:
-        self.under_way.begin(worker, Pass(time.perf_counter(), batch))
+        self.under_way.begin(worker, Pass(self._clock(), batch))
         self._call_express()
 
     def _call_express(self) -> None:

@@ -6,6 +6,8 @@ from functools import cached_property
 
 from app.engine.jobs import Job
 
+_SHORTEST = 1e-6  # seconds that a pass takes at least
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -25,6 +27,7 @@ class UnderWay:
 
     def __init__(self) -> None:
         self._passes: dict[str, Pass] = {}
+        self._pace = 0.0  # of the pass that ended last, in tokens a second
 
     def __len__(self) -> int:
         return len(self._passes)
@@ -33,17 +36,20 @@ class UnderWay:
         """Note what a worker runs from now on."""
         self._passes[worker] = batch
 
-    def end(self, worker: str) -> None:
-        """A worker is free again."""
-        del self._passes[worker]
+    def end(self, worker: str, now: float) -> Pass:
+        """A worker is free again. Returns what it ran."""
+        ended = self._passes.pop(worker)
+        self._pace = ended.tokens / max(now - ended.started, _SHORTEST)
+        return ended
 
     def jobs(self) -> list[Job]:
         """The inputs of all passes."""
         return [job for one in self._passes.values() for job in one.jobs]
 
-    def tokens(self, workers: Iterable[str]) -> int:
-        """Tokens of the passes that these workers run."""
-        return sum(self._passes[name].tokens for name in workers if name in self._passes)
+    def left(self, workers: Iterable[str], now: float) -> float:
+        """Tokens of the passes of these workers that are not computed yet, by the pace of what ended last."""
+        passes = [self._passes[name] for name in workers if name in self._passes]
+        return sum(max(0.0, one.tokens - self._pace * (now - one.started)) for one in passes)
 
     def all_run(self, workers: Iterable[str]) -> bool:
         """Whether each of these workers runs a pass."""
