@@ -1,7 +1,7 @@
 """From hidden states to vectors: pooling, dense layers, normalising."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,62 +14,77 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 _SHORTEST = 1e-12  # what a vector is divided by at least, as in torch's `normalize`
 
 
+class _Bags(NamedTuple):
+    """The tokens of each sequence that count, (sequences,) each: where it starts, the first that counts, all it has."""
+
+    start: Tensor
+    first: Tensor
+    size: Tensor
+
+    @property
+    def kept(self) -> Tensor:
+        """How many count."""
+        return self.start + self.size - self.first
+
+    @property
+    def offsets(self) -> Tensor:
+        """Where each begins among all that count."""
+        return self.kept.cumsum(0) - self.kept
+
+    @property
+    def tokens(self) -> Tensor:
+        """(all that count,), their rows."""
+        skipped = torch.repeat_interleave(self.first - self.offsets, self.kept)
+        return torch.arange(len(skipped)) + skipped
+
+
 def pool(hidden: Tensor, lengths: Sequence[int], skip: Sequence[int], recipe: Recipe) -> Tensor:
-    """One vector for each packed sequence, before normalising. Returns (sequences, dimensions) float32.
+    """One vector for each packed sequence, before normalising, on a CPU. Returns (sequences, dimensions) float32.
 
     hidden: (tokens, hidden), the sequences end to end. skip: leading tokens (a prompt's) that each
     sequence leaves out. Formulas as in sentence-transformers' Pooling; sums are in float32.
     """
-    size = torch.tensor(lengths, device=hidden.device)
+    size = torch.tensor(lengths)
     start = size.cumsum(0) - size
-    first = start + torch.minimum(torch.tensor(skip, device=hidden.device), size - 1)
-    pooled = [_POOLERS[mode](hidden.float(), start, first, size) for mode in recipe.pooling]
-    vectors = torch.cat(pooled, dim=1)
+    bags = _Bags(start, start + torch.minimum(torch.tensor(skip), size - 1), size)
+    pooled = [_POOLERS[mode](hidden.float(), bags) for mode in recipe.pooling]
+    vectors = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
     for dense in recipe.dense:
         vectors = _dense(vectors, dense)
     return vectors
 
 
-def _cls(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    return hidden[first]
+def _cls(hidden: Tensor, bags: _Bags) -> Tensor:
+    return hidden[bags.first]
 
 
-def _lasttoken(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    return hidden[start + size - 1]
+def _lasttoken(hidden: Tensor, bags: _Bags) -> Tensor:
+    return hidden[bags.start + bags.size - 1]
 
 
-def _rows(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The tokens that count: their sequence, their position in it, their hidden states."""
-    kept = start + size - first
-    sequence = torch.repeat_interleave(torch.arange(len(size), device=size.device), kept)
-    before = first - (kept.cumsum(0) - kept)  # of a sequence's tokens among all, and among those that count
-    token = torch.arange(len(sequence), device=size.device) + before.index_select(0, sequence)
-    return sequence, token - start.index_select(0, sequence), hidden.index_select(0, token)
+def _sum(values: Tensor, bags: _Bags, weights: Tensor | None = None) -> Tensor:
+    return F.embedding_bag(bags.tokens, values, bags.offsets, mode="sum", per_sample_weights=weights)
 
 
-def _sum(values: Tensor, sequence: Tensor, count: int) -> Tensor:
-    return values.new_zeros(count, values.shape[1]).index_add_(0, sequence, values)
+def _mean(hidden: Tensor, bags: _Bags) -> Tensor:
+    return _sum(hidden, bags) / bags.kept.unsqueeze(1)
 
 
-def _mean(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, _, kept = _rows(hidden, start, first, size)
-    return _sum(kept, sequence, len(size)) / (start + size - first).unsqueeze(1)
+def _mean_sqrt(hidden: Tensor, bags: _Bags) -> Tensor:
+    return _sum(hidden, bags) / bags.kept.unsqueeze(1).sqrt()
 
 
-def _mean_sqrt(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, _, kept = _rows(hidden, start, first, size)
-    return _sum(kept, sequence, len(size)) / (start + size - first).unsqueeze(1).sqrt()
+def _weighted_mean(hidden: Tensor, bags: _Bags) -> Tensor:
+    weights = (bags.tokens - torch.repeat_interleave(bags.start, bags.kept) + 1).to(hidden.dtype)
+    before, last = bags.first - bags.start, bags.size
+    total = (last * (last + 1) - before * (before + 1)) // 2  # of the positions that count, from 1
+    return _sum(hidden, bags, weights) / total.unsqueeze(1)
 
 
-def _weighted_mean(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, position, kept = _rows(hidden, start, first, size)
-    weight = (position + 1).unsqueeze(1).to(kept.dtype)
-    return _sum(kept * weight, sequence, len(size)) / _sum(weight, sequence, len(size))
-
-
-def _max(hidden: Tensor, start: Tensor, first: Tensor, size: Tensor) -> Tensor:
-    sequence, _, kept = _rows(hidden, start, first, size)
-    lowest = kept.new_full((len(size), kept.shape[1]), float("-inf"))
+def _max(hidden: Tensor, bags: _Bags) -> Tensor:
+    sequence = torch.repeat_interleave(torch.arange(len(bags.size)), bags.kept)
+    lowest = hidden.new_full((len(bags.size), hidden.shape[1]), float("-inf"))
+    kept = hidden.index_select(0, bags.tokens)
     return lowest.scatter_reduce(0, sequence.unsqueeze(1).expand_as(kept), kept, reduce="amax")
 
 
