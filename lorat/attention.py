@@ -11,11 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lorat.blocks import Booleans, lay_into_blocks
 from lorat.packing import Integers
-
-# Of blocks, in tokens. PyTorch's softmax takes 32 values in bfloat16 at a time, and what is left one by one.
-_WIDTHS = np.array([32, 64, 96, 128, 192, 256, 384, 512])
-_NOBODY = -1
 
 
 class Group(NamedTuple):
@@ -49,18 +46,22 @@ class BlockAttention:
     ) -> None:
         """lengths: tokens of each sequence. tokens: of the batch, where some of no sequence follow."""
         sizes = np.asarray(lengths)
-        widths = _WIDTHS[np.searchsorted(_WIDTHS, sizes.clip(max=_WIDTHS[-1]))].clip(sizes)
         groups: list[Group] = []
-        sources, targets, end = [], np.zeros((tokens or sizes.sum(), heads), dtype=np.int64), 0
-        for width in np.unique(widths):
-            rows, owners = _lay_into_blocks(sizes, np.flatnonzero(widths == width), int(width))
-            places = end + np.arange(rows.size * heads).reshape(len(rows), heads, width)
-            real = owners != _NOBODY
-            targets[rows[real]] = places.transpose(0, 2, 1)[real]
-            sources.append(_sources(rows, heads))
-            bias = _bias(owners, heads, dtype, device)
-            groups.append(Group(end, len(rows) * heads, int(width), bias))
-            end += places.size
+        sources: list[Integers] = []
+        target, step = np.empty_like(sizes), np.empty_like(sizes)  # a sequence's place by its first head; to the next
+        start = 0
+        for laid in lay_into_blocks(sizes):
+            blocks, width = laid.rows.shape
+            bias = None if laid.hidden is None else _bias(laid.hidden, heads, dtype, device)
+            groups.append(Group(start, blocks * heads, width, bias))
+            sources.append(_sources(laid.rows, heads))
+            block, place = np.divmod(laid.first, width)
+            target[laid.members], step[laid.members] = start + block * heads * width + place, width
+            start += blocks * heads * width
+        within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+        targets = np.zeros((tokens or len(within), heads), dtype=np.int64)
+        targets[: len(within)] = (np.repeat(target, sizes) + within)[:, None]
+        targets[: len(within)] += np.repeat(step, sizes)[:, None] * np.arange(heads)
         self.blocks = Blocks(
             heads,
             torch.from_numpy(np.concatenate(sources)).to(device),
@@ -89,50 +90,14 @@ def attend(qkv: Tensor, blocks: Blocks) -> Tensor:
     return attended.index_select(0, blocks.targets).view(len(qkv), -1)
 
 
-def _lay_into_blocks(sizes: Integers, members: Integers, width: int) -> tuple[Integers, Integers]:
-    """The packed row at each place of the blocks, and the sequence it is of: (blocks, width) each.
-
-    sizes: tokens of all sequences; members: those to lay. At a place that nobody has stands some row.
-    """
-    block, place = _first_fit(sizes[members], width)
-    tokens = sizes[members]
-    within = np.arange(tokens.sum()) - np.repeat(tokens.cumsum() - tokens, tokens)
-    at = np.repeat(block, tokens), np.repeat(place, tokens) + within
-    rows = np.zeros((block.max() + 1, width), dtype=np.int64)
-    owners = np.full_like(rows, _NOBODY)
-    rows[at] = np.repeat((sizes.cumsum() - sizes)[members], tokens) + within
-    owners[at] = np.repeat(members, tokens)
-    return rows, owners
-
-
-def _first_fit(sizes: Integers, width: int) -> tuple[Integers, Integers]:
-    """The block of each sequence and its first place there: the longest first, each where there is room."""
-    block, place = np.zeros_like(sizes), np.zeros_like(sizes)
-    filled: list[int] = []
-    for index in np.argsort(-sizes, kind="stable"):
-        size = int(sizes[index])
-        chosen = next((number for number, used in enumerate(filled) if used + size <= width), len(filled))
-        if chosen == len(filled):
-            filled.append(0)
-        block[index], place[index] = chosen, filled[chosen]
-        filled[chosen] += size
-    return block, place
-
-
 def _sources(rows: Integers, heads: int) -> Integers:
     """Rows of qkv as (tokens * 3 * heads, size of a head) that the blocks are gathered from: 3, block, head, place."""
     part = np.arange(3)[:, None, None, None] * heads + np.arange(heads)[:, None]
     return (rows[:, None] * 3 * heads + part).reshape(-1)
 
 
-def _bias(owners: Integers, heads: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    owner = torch.from_numpy(owners)
-    padding = owner == _NOBODY
-    if not padding.any() and (owner == owner[:, :1]).all():
-        return None
-    alone = ((owner == owner[:, :1]) | padding).all()  # then a column says it all: which keys are there
-    hidden = padding[:, :, None] if alone else owner[:, :, None] != owner[:, None, :]
-    bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+def _bias(hidden: Booleans, heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    bias = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden), float("-inf"))
     return bias.repeat_interleave(heads, 0).to(device)
 
 
