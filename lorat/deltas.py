@@ -110,11 +110,15 @@ def _levelled(lora: LoRA) -> tuple[Tensor, Tensor]:
 def _joined(parts: list[Part]) -> list[Part]:
     """Neighbours of small rank as one part with a block-diagonal B: one product costs less than several."""
     first, last = parts[0], parts[-1]
-    gapless = all(before.columns[1] == after.columns[0] for before, after in pairwise(parts))
-    if not gapless or last.ranks[1] > _JOINED_RANK:
+    if not gapless(parts) or last.ranks[1] > _JOINED_RANK:
         return parts
     b: Tensor = torch.block_diag(*(part.b for part in parts))  # type: ignore[no-untyped-call]
     return [Part((0, last.ranks[1]), (first.columns[0], last.columns[1]), b)]
+
+
+def gapless(parts: list[Part]) -> bool:
+    """Whether their columns are neighbours."""
+    return all(before.columns[1] == after.columns[0] for before, after in pairwise(parts))
 
 
 def _padded(rank: int) -> int:

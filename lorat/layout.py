@@ -45,13 +45,19 @@ def plain(weight: Tensor) -> Tensor:
     return weight.to_dense() if weight.is_mkldnn else weight
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x W^T + b. x (rows, in), `weight` as `lay_out` left it, bias (out,)."""
-    return _laid_out_linear(x, weight, bias) if weight.is_mkldnn else F.linear(x, weight, bias)
+def linear(x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None = None) -> Tensor:
+    """x W^T + b + plus. x (rows, in), `weight` as `lay_out` left it, bias (out,), plus (rows, out)."""
+    if weight.is_mkldnn:
+        return _laid_out_linear(x, weight, bias, plus)
+    y = F.linear(x, weight, bias)
+    return y if plus is None else y.add_(plus)
 
 
-def _laid_out_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def _laid_out_linear(x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None) -> Tensor:
+    if plus is None:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    else:  # added before the product is rounded
+        y = torch.ops.mkldnn._linear_pointwise(x, plus, weight, bias, "add")
     return y
 
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from lorat.adapter import Linear
 from lorat.deltas import Key
 from lorat.layout import lay_out, linear, plain, round_rows
+from lorat.ops import stacked
+from lorat.ops.stacked import Stack
 from lorat.routing import Merged, Routing
 
 Activation = Callable[[Tensor], Tensor]
@@ -38,12 +40,22 @@ class FrozenLinear(nn.Module):
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
         """(rows, in), perhaps float32, to (rows, out): Wx + b and what each row's adapter adds; activated."""
-        merged = routing.merged(self.key)
-        y = products(x.to(self.bias.dtype), self.laid_out, self.bias, merged)
-        if self._summed and not y.is_cuda:
-            y = y.float()
-        routing.add_deltas(self.key, y, x)
+        key, summed = self.key, self._summed and not x.is_cuda
+        rounded = x.to(self.bias.dtype)
+        y = compute(rounded, self.laid_out, self.bias, routing.merged(key), routing.stacks(key), summed)
+        routing.add_deltas(key, y, x)
         return self._activation(y) if self._activation else y
+
+
+def compute(x: Tensor, weight: Tensor, bias: Tensor, merged: list[Merged], stacks: list[Stack], summed: bool) -> Tensor:
+    """Wx + b, and what stacked adapters add, as a function that TorchScript takes; float32 if `summed`."""
+    if not summed and stacked.fills(stacks, len(x), len(bias)):
+        return linear(x, weight, bias, stacked.product(x, stacks[0]))
+    y = products(x, weight, bias, merged)
+    if summed:
+        y = y.to(torch.float32)
+    stacked.lora_delta(y, x, stacks)
+    return y
 
 
 def products(x: Tensor, weight: Tensor, bias: Tensor, merged: list[Merged]) -> Tensor:

@@ -81,9 +81,8 @@ class Routing:
         ]
 
     def add_deltas(self, key: Key, y: Tensor, x: Tensor) -> None:
-        """y += what each row's adapter adds at a group, in place. y (rows, out), x (rows, in)."""
+        """y += what each row's adapter adds at a group that is in no stack, in place. y (rows, out), x (rows, in)."""
         lora_delta(y, x, self.deltas(key))
-        stacked.lora_delta(y, x, self.stacks(key))
 
     def merged(self, key: Key) -> list[Merged]:
         """The segments that have a merged weight at a group."""

@@ -15,8 +15,7 @@ from lorat.activation import activate
 from lorat.attention import BlockAttention, Blocks, attend
 from lorat.deltas import Delta
 from lorat.layout import OPERATORS
-from lorat.linear import products
-from lorat.ops import stacked
+from lorat.linear import compute
 from lorat.ops.stacked import Stack
 from lorat.ops.torch import lora_delta
 from lorat.packed import Norm, PackedBert, PackedLayer, embed, norm
@@ -122,12 +121,8 @@ def encode(
 
 
 def _linear(x: Tensor, linear: RoutedLinear, summed: bool = False) -> Tensor:
-    rounded = x.to(linear.bias.dtype)
-    y = products(rounded, linear.weight, linear.bias, linear.merged)
-    if summed:
-        y = y.to(torch.float32)
+    y = compute(x.to(linear.bias.dtype), linear.weight, linear.bias, linear.merged, linear.stacks, summed)
     lora_delta(y, x, linear.deltas)
-    stacked.lora_delta(y, rounded, linear.stacks)
     return y
 
 

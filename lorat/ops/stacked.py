@@ -4,13 +4,14 @@ What a product of one adapter takes to begin is then paid once. A small batch is
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lorat.deltas import Delta, Key
+from lorat.deltas import Delta, Key, gapless
 from lorat.layout import round_rows
 from lorat.ops.tiles import ROWS, tile
 
@@ -34,7 +35,7 @@ class Tiling(NamedTuple):
 
 
 class SamePart(NamedTuple):
-    """What a part has in every adapter, and its B in each."""
+    """What a part has in every adapter, and its B for each tile."""
 
     ranks: tuple[int, int]
     columns: tuple[int, int]
@@ -42,18 +43,28 @@ class SamePart(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """What adapters of one shape add to one group, for the rows of a tiling: its A in each, and its parts."""
+    """What adapters of one shape add to one group, for the rows of a tiling: its A for each tile, and its parts.
+
+    gapless: whether the parts' columns are neighbours.
+    """
 
     tiling: Tiling
     a: list[Tensor]
     parts: list[SamePart]
+    gapless: bool
 
 
 def shape(deltas: Mapping[Key, Delta]) -> Shape | None:
     """What the adapters of a stack have in common; None for one that is not to be stacked."""
     if any(d.bias is not None or d.a.is_cuda or d.a.dtype != torch.bfloat16 for d in deltas.values()):
         return None
-    return tuple((key, tuple(part[:2] for part in delta.parts)) for key, delta in deltas.items())
+    return _one(tuple((key, tuple(part[:2] for part in delta.parts)) for key, delta in deltas.items()))
+
+
+@lru_cache(maxsize=1024)
+def _one(shape: Shape) -> Shape:
+    """The same object for equal shapes: every batch compares them."""
+    return shape
 
 
 def tiling(segments: Sequence[tuple[int, int]]) -> Tiling | None:
@@ -61,37 +72,54 @@ def tiling(segments: Sequence[tuple[int, int]]) -> Tiling | None:
     tiles = tile([(start, stop, owner) for owner, (start, stop) in enumerate(segments)])
     if len(tiles) < _FEWEST:
         return None
-    owner, first, stop = tiles.T
-    taken = np.arange(ROWS) < (stop - first)[:, None]
-    filling = round_rows(len(tiles)) - len(tiles)
-    sources = np.pad(np.where(taken, first[:, None] + np.arange(ROWS), first[:, None]), ((0, filling), (0, 0)), "edge")
+    place = np.arange(ROWS)
+    _, first, stop = tiles.T
+    targets = np.flatnonzero(place < (stop - first)[:, None])
+    filled = tiles[np.minimum(np.arange(round_rows(len(tiles))), len(tiles) - 1)]  # up with the last one
+    sources = np.minimum(filled[:, 1:2] + place, filled[:, 2:] - 1)
     return Tiling(
         int(first[0]),
         int(stop[-1]),
         torch.from_numpy(sources.reshape(-1)),
-        torch.from_numpy(np.flatnonzero(taken)),
-        np.pad(owner, (0, filling), "edge").tolist(),
+        torch.from_numpy(targets),
+        filled[:, 0].tolist(),
     )
 
 
 def stack(tiling: Tiling, deltas: Sequence[Delta]) -> Stack:
     """The deltas of a tiling's owners, which are of one shape."""
+    owners = [deltas[owner] for owner in tiling.owners]
     parts = [
-        SamePart(part.ranks, part.columns, [delta.parts[place].b for delta in deltas])
+        SamePart(part.ranks, part.columns, [delta.parts[place].b for delta in owners])
         for place, part in enumerate(deltas[0].parts)
     ]
-    return Stack(tiling, [delta.a for delta in deltas], parts)
+    return Stack(tiling, [delta.a for delta in owners], parts, gapless(deltas[0].parts))
+
+
+def fills(stacks: list[Stack], rows: int, columns: int) -> bool:
+    """Whether one stack adds something to all rows, from the first column to the last."""
+    if len(stacks) != 1:
+        return False
+    tiling, parts = stacks[0].tiling, stacks[0].parts
+    return tiling.start == 0 and tiling.stop == rows and parts[0].columns[0] == 0 and parts[-1].columns[1] == columns
+
+
+def product(x: Tensor, stack: Stack) -> Tensor:
+    """B (A x[row]) for each row of a stack, from its parts' first column to their last. x (rows, in)."""
+    a = torch.stack(stack.a)
+    rows = x.index_select(0, stack.tiling.sources).to(a.dtype).view(len(a), -1, x.shape[1])
+    shrunk = torch.bmm(rows, a)
+    first, last = stack.parts[0].columns[0], stack.parts[-1].columns[1]
+    size = [len(a), rows.shape[1], last - first]
+    grown = torch.empty(size, dtype=a.dtype) if stack.gapless else torch.zeros(size, dtype=a.dtype)
+    for part in stack.parts:
+        columns = grown[:, :, part.columns[0] - first : part.columns[1] - first]
+        torch.bmm(shrunk[:, :, part.ranks[0] : part.ranks[1]], torch.stack(part.b), out=columns)
+    return grown.flatten(0, 1).index_select(0, stack.tiling.targets)
 
 
 def lora_delta(y: Tensor, x: Tensor, stacks: list[Stack]) -> None:
     """y[row, columns] += B (A x[row]) for each row of the stacks, in place. y (rows, out), x (rows, in)."""
     for stack in stacks:
-        tiling = stack.tiling
-        a = torch.stack([stack.a[owner] for owner in tiling.owners])
-        rows = x.index_select(0, tiling.sources).to(a.dtype).view(len(a), -1, x.shape[1])
-        shrunk = torch.bmm(rows, a)
-        for part in stack.parts:
-            b = torch.stack([part.b[owner] for owner in tiling.owners])
-            grown = torch.bmm(shrunk[:, :, part.ranks[0] : part.ranks[1]], b).flatten(0, 1)
-            columns = y[tiling.start : tiling.stop, part.columns[0] : part.columns[1]]
-            columns.add_(grown.index_select(0, tiling.targets))
+        rows = y[stack.tiling.start : stack.tiling.stop]
+        rows[:, stack.parts[0].columns[0] : stack.parts[-1].columns[1]].add_(product(x, stack))
