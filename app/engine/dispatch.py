@@ -152,7 +152,7 @@ class Dispatch:
         return self._obeying[worker], []
 
     def _take(self, worker: str) -> list[Job]:
-        share = self._share()
+        share = self._share(worker)
         floods = self._floods()
         if worker in self._apart:
             self._apart.discard(worker)
@@ -162,16 +162,19 @@ class Dispatch:
         taken = self._queue.take(_wanted, share, without=floods)
         return taken or self._queue.take(_wanted, share)  # all of those may have been cancelled
 
-    def _share(self) -> int:
-        """Tokens of the next batch: as many as one may have, and of what is left for two turns or one, equal parts.
+    def _share(self, worker: str) -> int:
+        """Tokens of a worker's next batch: as many as one may have, and of what is left for two turns or one, equal parts.
 
-        So there are large batches where there is work, and at its end no worker waits for another's.
+        So there are large batches where there is work, and at its end no worker waits long for another's. While all
+        others run, a quarter of a batch is the least: less takes longer to begin than it spares.
         """
         load = self._queue.tokens + self.under_way.left(self.workers, self._clock())
         turns = math.ceil(load / (self._queue.max_tokens * len(self.workers)))
         if turns > 2:
             return self._queue.max_tokens
-        return max(_LEAST_TOKENS, math.ceil(load / (max(1, turns) * len(self.workers))))
+        others_run = self.under_way.all_run(name for name in self.workers if name != worker)
+        least = self._queue.max_tokens // 4 if others_run else _LEAST_TOKENS
+        return max(least, math.ceil(load / (max(1, turns) * len(self.workers))))
 
     def _express(self) -> list[Job]:
         floods = self._floods() if self.under_way.all_run(self.workers) else frozenset()
