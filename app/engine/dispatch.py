@@ -163,7 +163,7 @@ class Dispatch:
         return taken or self._queue.take(_wanted, share)  # all of those may have been cancelled
 
     def _share(self, worker: str) -> int:
-        """Tokens of a worker's next batch: as many as one may have, and of what is left for two turns or one, equal parts.
+        """Tokens of a worker's next batch: as many as one may have; of what is left for two turns or one, equal parts.
 
         So there are large batches where there is work, and at its end no worker waits long for another's. While all
         others run, a quarter of a batch is the least: less takes longer to begin than it spares.
