@@ -35,18 +35,18 @@ class _Bags(NamedTuple):
     def tokens(self) -> Tensor:
         """(all that count,), their rows."""
         skipped = torch.repeat_interleave(self.first - self.offsets, self.kept)
-        return torch.arange(len(skipped)) + skipped
+        return torch.arange(len(skipped), device=skipped.device) + skipped
 
 
 def pool(hidden: Tensor, lengths: Sequence[int], skip: Sequence[int], recipe: Recipe) -> Tensor:
-    """One vector for each packed sequence, before normalising, on a CPU. Returns (sequences, dimensions) float32.
+    """One vector for each packed sequence, before normalising. Returns (sequences, dimensions) float32.
 
     hidden: (tokens, hidden), the sequences end to end. skip: leading tokens (a prompt's) that each
     sequence leaves out. Formulas as in sentence-transformers' Pooling; sums are in float32.
     """
-    size = torch.tensor(lengths)
+    size = torch.tensor(lengths, device=hidden.device)
     start = size.cumsum(0) - size
-    bags = _Bags(start, start + torch.minimum(torch.tensor(skip), size - 1), size)
+    bags = _Bags(start, start + torch.minimum(torch.tensor(skip, device=hidden.device), size - 1), size)
     pooled = [_POOLERS[mode](hidden.float(), bags) for mode in recipe.pooling]
     vectors = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
     for dense in recipe.dense:
@@ -76,13 +76,13 @@ def _mean_sqrt(hidden: Tensor, bags: _Bags) -> Tensor:
 
 def _weighted_mean(hidden: Tensor, bags: _Bags) -> Tensor:
     weights = (bags.tokens - torch.repeat_interleave(bags.start, bags.kept) + 1).to(hidden.dtype)
-    before, last = bags.first - bags.start, bags.size
-    total = (last * (last + 1) - before * (before + 1)) // 2  # of the positions that count, from 1
+    before = bags.first - bags.start
+    total = (bags.size * (bags.size + 1) - before * (before + 1)) // 2  # of the positions that count, from 1
     return _sum(hidden, bags, weights) / total.unsqueeze(1)
 
 
 def _max(hidden: Tensor, bags: _Bags) -> Tensor:
-    sequence = torch.repeat_interleave(torch.arange(len(bags.size)), bags.kept)
+    sequence = torch.repeat_interleave(torch.arange(len(bags.size), device=hidden.device), bags.kept)
     lowest = hidden.new_full((len(bags.size), hidden.shape[1]), float("-inf"))
     kept = hidden.index_select(0, bags.tokens)
     return lowest.scatter_reduce(0, sequence.unsqueeze(1).expand_as(kept), kept, reduce="amax")
