@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lorat.blocks import Booleans, lay_into_blocks
-from lorat.packing import Integers
+from lorat.packing import Integers, positions
 
 
 class Group(NamedTuple):
@@ -58,7 +58,7 @@ class BlockAttention:
             block, place = np.divmod(laid.first, width)
             target[laid.members], step[laid.members] = start + block * heads * width + place, width
             start += blocks * heads * width
-        within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+        within = positions(sizes)
         targets = np.zeros((tokens or len(within), heads), dtype=np.int64)
         targets[: len(within)] = (np.repeat(target, sizes) + within)[:, None]
         targets[: len(within)] += np.repeat(step, sizes)[:, None] * np.arange(heads)

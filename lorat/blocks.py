@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lorat.packing import Integers
+from lorat.packing import Integers, positions
 
 Booleans = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -47,7 +47,7 @@ def _one_a_block(members: Integers, starts: Integers, sizes: Integers, width: in
 
 def _several_a_block(members: Integers, starts: Integers, sizes: Integers, width: int) -> Laid:
     first, blocks = _first_fit(sizes, width)
-    within = np.arange(sizes.sum()) - np.repeat(sizes.cumsum() - sizes, sizes)
+    within = positions(sizes)
     places = np.repeat(first, sizes) + within
     rows = np.zeros((blocks, width), dtype=np.int64)
     owners = np.full_like(rows, _NOBODY)

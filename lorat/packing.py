@@ -49,11 +49,16 @@ def pack(
     kinds = (kind or (0,) * length for kind, length in zip(types, lengths, strict=True))
     return PackedBatch(
         ids=row(_joined(ids, size)),
-        positions=row(np.arange(size) - np.repeat(offsets[:-1], lengths)),
+        positions=row(positions(np.array(lengths, dtype=np.int64))),
         types=row(_joined(kinds, size)),
         lengths=lengths,
         offsets=tuple(offsets),
     )
+
+
+def positions(lengths: Integers) -> Integers:
+    """(tokens,): where each token of packed sequences stands in its own."""
+    return np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
 
 
 def _joined(sequences: Iterable[Sequence[int]], size: int) -> Integers:

@@ -1,7 +1,9 @@
 """From hidden states to vectors: pooling, dense layers, normalising."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,24 +16,25 @@ Vectors = np.ndarray[Any, np.dtype[np.float32]]
 _SHORTEST = 1e-12  # what a vector is divided by at least, as in torch's `normalize`
 
 
-class _Bags(NamedTuple):
+@dataclass(frozen=True)
+class _Bags:
     """The tokens of each sequence that count, (sequences,) each: where it starts, the first that counts, all it has."""
 
     start: Tensor
     first: Tensor
     size: Tensor
 
-    @property
+    @cached_property
     def kept(self) -> Tensor:
         """How many count."""
         return self.start + self.size - self.first
 
-    @property
+    @cached_property
     def offsets(self) -> Tensor:
         """Where each begins among all that count."""
         return self.kept.cumsum(0) - self.kept
 
-    @property
+    @cached_property
     def tokens(self) -> Tensor:
         """(all that count,), their rows."""
         skipped = torch.repeat_interleave(self.first - self.offsets, self.kept)
