@@ -44,9 +44,8 @@ def entities(
 
 
 def label_tokens(logits: Array, spans: Sequence[Span | None], head: Head) -> list[Labelled]:
-    """The text's tokens, each with its best label: softmax over labels, or sigmoid for independent ones."""
-    values = torch.from_numpy(logits)
-    scores, best = (values.sigmoid() if head.multi_label else values.softmax(-1)).max(-1)
+    """The text's tokens, each with its best label."""
+    scores, best = head.scores(torch.from_numpy(logits)).max(-1)
     rows = zip(best.tolist(), scores.tolist(), spans, strict=True)
     return [Labelled(head.labels[index], score, span) for index, score, span in rows if span is not None]
 

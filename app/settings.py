@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.access.keys import Key, parse_keys
 from app.environment import PREFIX, check_port, check_variables
+from lorat.config import MAX_RANK
 
 KIBIBYTE, MEBIBYTE = 2**10, 2**20
 Count = Annotated[int, Field(ge=1)]
@@ -58,7 +59,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type to compute in")
     slots: Count = Field(64, description="adapters on the device at once")
-    max_rank: Count = Field(256, description="largest rank of an adapter")
+    max_rank: Count = Field(MAX_RANK, description="largest rank of an adapter")
     host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")
     follow_seconds: Positive = Field(0.5, description="how often to look for what other processes changed in the store")
     keep_versions: Count | None = Field(

@@ -8,9 +8,9 @@ from lorat.errors import ConfigError
 
 Mode = Literal["all", "part"]
 MAX_RANK = 256
-"""Adapters of a higher rank are not served."""
+"""The highest rank that is trained and converted, and that is served unless LORAT_MAX_RANK says otherwise."""
 MAX_ALPHA = 1e9
-"""Nor those of an alpha as high as this."""
+"""Alphas as high as this are neither trained nor served."""
 
 
 @dataclass(frozen=True)

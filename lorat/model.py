@@ -15,6 +15,7 @@ from lorat.config import LoRATConfig, Mode
 from lorat.errors import ConfigError
 from lorat.files import loading, saving
 from lorat.files.adapter_file import read_adapter, save_adapter
+from lorat.files.model_labels import ModelLabels
 from lorat.files.origin import brings_pooler, model_id
 from lorat.layers import LoRALinear
 from lorat.loraplus import loraplus_groups
@@ -74,7 +75,7 @@ class LoRAT(ActivationCheckpointing, nn.Module):
             module.requires_grad_(True)
         self.training = model.training
         self._first_values = {name: _values(module) for name, module in self.saved_modules().items()}
-        self._first_labels = loading.ModelLabels.of(self.config)
+        self._first_labels = ModelLabels.of(self.config)
         self.register_state_dict_post_hook(checkpoint.keep_what_trains)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(checkpoint.complete)  # type: ignore[no-untyped-call]
 
@@ -258,7 +259,7 @@ class LoRAT(ActivationCheckpointing, nn.Module):
         `MultiLoRAT`.
         """
         adapter = read_adapter(directory, _shape(encoder_of(model), model.name_or_path))
-        loading.check(adapter, TASKS[type(model).__name__], loading.ModelLabels.of(model.config))
+        loading.check(adapter, TASKS[type(model).__name__], ModelLabels.of(model.config))
         wrapped = cls(model, **loading.wrapping(adapter, Path(directory)))
         wrapped._take(adapter)
         return wrapped

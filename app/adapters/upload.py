@@ -13,6 +13,7 @@ from pathlib import Path
 
 from app.adapters.upload_archive import Member, Received, members_of, show
 from app.errors import TooLargeError, UploadError
+from lorat.files.json_file import MAX_BYTES
 
 _REQUIRED = ("adapter_config.json", "adapter_model.safetensors")
 _KEPT = re.compile(
@@ -39,7 +40,7 @@ class UploadLimits:
 
     max_bytes: int = 256 << 20
     max_files: int = 64
-    max_json_bytes: int = 1 << 20
+    max_json_bytes: int = MAX_BYTES
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import StoreError
-from app.store.content import digest_of, extract, pack
+from app.store.content import extract
 from app.store.entries import DIGEST
 from app.store.objects import THREADS, Objects, naming
 from app.store.snapshots import Snapshots
-
-__all__ = ["SequenceTakenError", "Store", "digest_of", "pack"]
 
 FORMAT = 1
 _CONTENT = re.compile(r"content/([0-9a-f]{64})(?:\.([1-9][0-9]*))?\.zip")

@@ -17,7 +17,7 @@ from torch import Tensor
 from lorat.adapter import LoRA, Task
 from lorat.base import Base
 from lorat.convert.checkpoint import Checkpoint
-from lorat.convert.model_files import labels_of, read_config, task_of, vocabulary_changes
+from lorat.convert.model_files import read_config, task_of, vocabulary_changes
 from lorat.convert.parts import (
     POOLER,
     Options,
@@ -30,6 +30,7 @@ from lorat.convert.parts import (
     take_pooler,
 )
 from lorat.errors import AdapterFileError, ConfigError
+from lorat.files.model_labels import MULTI_LABEL, labels_of
 from lorat.targets import Site
 
 RANK = 32
@@ -98,7 +99,7 @@ def from_full(source: Checkpoint, base: Base, base_directory: Path, options: Opt
         head=head,
         labels=_labels(options, config, head),
         dropped=settle(left, options.drop, _HINT),
-        multi_label=config.get("problem_type") == "multi_label_classification",
+        multi_label=config.get("problem_type") == MULTI_LABEL,
         errors={site.module: found.error for site, found in changes.items()},
         error=relative(lost, kept + lost),
         notes=tuple(notes),
@@ -109,8 +110,7 @@ def from_full(source: Checkpoint, base: Base, base_directory: Path, options: Opt
 
 
 def _labels(options: Options, config: Mapping[str, Any], head: Mapping[str, Tensor]) -> tuple[str, ...]:
-    own = labels_of(config, len(head["classifier.bias"])) if head else ()
-    return check_labels(options.labels or own, head)
+    return check_labels(options.labels or (labels_of(config) if head else None) or (), head)
 
 
 def _take_head(rest: dict[str, Tensor], task: Task, weights: Mapping[str, Tensor], base: Base) -> dict[str, Tensor]:

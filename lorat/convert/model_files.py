@@ -1,4 +1,4 @@
-"""A transformers directory held against the base: architecture, vocabulary, task and labels."""
+"""A transformers directory held against the base: architecture, vocabulary, and task."""
 
 import json
 import math
@@ -48,16 +48,6 @@ def task_of(config: Mapping[str, Any]) -> Task:
     if config.get("problem_type") == "regression":
         raise UnsupportedAdapterError("config.json: problem_type is 'regression': served heads score labels")
     return TASKS[names[0]]
-
-
-def labels_of(config: Mapping[str, Any], count: int) -> tuple[str, ...]:
-    """Names of the labels, in order; none where the config gives none."""
-    names = config.get("id2label")
-    if names is None:
-        return ()
-    if not isinstance(names, dict) or set(names) != {str(index) for index in range(count)}:
-        raise AdapterFileError(f"config.json: id2label must name the classifier's {count} outputs, '0', '1', …")
-    return tuple(str(names[str(index)]) for index in range(count))
 
 
 def vocabulary_changes(source: Path, base: Path) -> dict[str, float]:

@@ -111,7 +111,7 @@ def check_labels(labels: Sequence[str], head: Mapping[str, Tensor]) -> tuple[str
     """Labels that fit the head, each once; none are fine. Raises ConfigError."""
     count = len(head["classifier.bias"]) if head else 0
     if labels and (len(labels) != count or len(set(labels)) != count):
-        raise ConfigError(f"labels names {len(labels)}, the classifier has {count}: name each once")
+        raise ConfigError(f"{len(labels)} labels are given and the classifier has {count}: name each once")
     return tuple(labels)
 
 

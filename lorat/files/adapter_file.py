@@ -23,8 +23,9 @@ from lorat.adapter import Adapter, Head, Linear, LoRA, Task, check_base
 from lorat.config import MAX_RANK
 from lorat.errors import AdapterError, AdapterFileError, ConfigError, UnsupportedAdapterError
 from lorat.files.adapter_weights import WEIGHTS, AdapterWeights
-from lorat.files.facts import FACTS, MAX_LABEL, MAX_LABELS, probes_of, read_facts
+from lorat.files.facts import FACTS, MAX_LABELS, probes_of, read_facts
 from lorat.files.json_file import read_json, short
+from lorat.files.model_labels import MULTI_LABEL, default_labels, labels_of
 from lorat.files.out import writing
 from lorat.files.peft_config import TASK_TYPES, PeftConfig, parse_peft_config
 from lorat.files.recipe_file import read_recipe
@@ -122,12 +123,12 @@ def _read_head(
             "train with modules_to_save=['classifier', 'pooler']"
         )
     model_config = _read_model_config(directory)
-    labels = facts["labels"] if "labels" in facts else _labels_of(model_config)
+    labels = facts["labels"] if "labels" in facts else labels_of(model_config)
     if labels is None:
-        labels = [f"LABEL_{index}" for index in range(count)]
+        labels = default_labels(count)
     if len(labels) != count or len(set(labels)) != count:
         raise AdapterFileError(f"{len(labels)} labels are given and the classifier has {count}: name each once")
-    multi_label = facts.get("multi_label", model_config.get("problem_type") == "multi_label_classification")
+    multi_label = facts.get("multi_label", model_config.get("problem_type") == MULTI_LABEL)
     return Head(classifier, tuple(labels), multi_label, pooler, pooler_lora)
 
 
@@ -138,22 +139,6 @@ def _take_linear(weights: AdapterWeights, name: str, height: int, width: int) ->
 def _read_model_config(directory: Path) -> dict[str, Any]:
     path = directory / "config.json"
     return read_json(path, dict) if path.exists() else {}
-
-
-def _labels_of(model_config: Mapping[str, Any]) -> list[str] | None:
-    names = model_config.get("id2label")
-    if not names:
-        return None
-    if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
-        raise AdapterFileError("config.json: id2label must map '0', '1', … to names")
-    labels = [str(names[str(index)]) if _is_name(names[str(index)]) else "" for index in range(len(names))]
-    if not all(0 < len(label) <= MAX_LABEL for label in labels):
-        raise AdapterFileError(f"config.json: id2label must map numbers to names of at most {MAX_LABEL} characters")
-    return labels
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str | int) and not isinstance(value, bool)
 
 
 def _task(config: PeftConfig, facts: Mapping[str, Any], weights: AdapterWeights) -> Task:

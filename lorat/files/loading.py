@@ -1,9 +1,9 @@
 """What `LoRAT` takes from an adapter's directory: how to wrap a model for it, and its values."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from lorat.config import scaling
 from lorat.errors import ConfigError
 from lorat.files.adapter_file import CONFIG
 from lorat.files.json_file import read_json, short
+from lorat.files.model_labels import ModelLabels
 from lorat.files.peft_config import parse_peft_config
 from lorat.layers import LoRALinear
 from lorat.targets import Site
@@ -53,38 +54,6 @@ def _dropout(value: Any) -> float:
     """A probability of the file; 0 for anything else, as it changes no answer."""
     fits = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
     return float(value) if fits else 0.0
-
-
-@dataclass(frozen=True)
-class ModelLabels:
-    """What a transformers config says of its labels: their names in order, and how they are scored."""
-
-    names: tuple[str, ...]
-    problem_type: str | None
-
-    @classmethod
-    def of(cls, config: Any) -> Self:
-        """Those of a config."""
-        return cls(tuple(config.id2label[index] for index in sorted(config.id2label)), config.problem_type)
-
-    @property
-    def named(self) -> bool:
-        """Whether anybody named them: not all are LABEL_0, LABEL_1, …"""
-        return any(name != f"LABEL_{index}" for index, name in enumerate(self.names))
-
-    def joined(self, head: Head | None) -> Self:
-        """These labels, by the names and the kind that an adapter gives them."""
-        if head is None:
-            return self
-        theirs = replace(self, names=head.labels)
-        problem_type = "multi_label_classification" if head.multi_label else self.problem_type
-        return replace(theirs if theirs.named else self, problem_type=problem_type)
-
-    def put(self, config: Any) -> None:
-        """Write them into a config."""
-        config.id2label = dict(enumerate(self.names))
-        config.label2id = {name: index for index, name in enumerate(self.names)}
-        config.problem_type = self.problem_type
 
 
 def check(adapter: Adapter, task: Task, labels: ModelLabels) -> None:

@@ -12,6 +12,7 @@ from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.adapter_weights import PREFIX
 from lorat.files.facts import FORMAT, MAX_LABELS, check_facts
 from lorat.files.json_file import short
+from lorat.files.model_labels import MULTI_LABEL, ModelLabels
 from lorat.files.peft_config import TASK_TYPES
 from lorat.layers import LoRALinear
 from lorat.targets import MODULES, Site
@@ -75,8 +76,8 @@ def facts(task: Task, config: Any, base_id: str | None) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "task": task,
-        "labels": None if task == "embedding" else [config.id2label[index] for index in sorted(config.id2label)],
-        "multi_label": config.problem_type == "multi_label_classification",
+        "labels": None if task == "embedding" else list(ModelLabels.of(config).names),
+        "multi_label": config.problem_type == MULTI_LABEL,
         "base_id": base_id,
     }
 
@@ -87,7 +88,7 @@ def _refuse_regression(task: Task, config: Any) -> None:
     if task == "sequence_classification" and config.num_labels == 1 and config.problem_type is None:
         raise ConfigError(
             "the config has one label and no problem_type, of which transformers makes a regression: "
-            "served heads score labels, set problem_type='multi_label_classification'"
+            f"served heads score labels, set problem_type={MULTI_LABEL!r}"
         )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lorat.base import Base
+from lorat.files.model_labels import MULTI_LABEL
 from lorat.model import LoRAT
 from lorat.training.inputs import IGNORED, Item, collate, labelled_items, tagged_items
 from lorat.training.loop import METRIC, History, arguments, on_one_gpu, optimizer, quiet, run
@@ -52,7 +53,7 @@ def _wrap(how: Hyperparameters, data: TrainingData, directory: Any, base: Base) 
     from transformers import BertForSequenceClassification, BertForTokenClassification
 
     kind = BertForTokenClassification if data.kind == "tags" else BertForSequenceClassification
-    options: dict[str, Any] = {"problem_type": "multi_label_classification"} if data.multi_label else {}
+    options: dict[str, Any] = {"problem_type": MULTI_LABEL} if data.multi_label else {}
     with quiet():
         model = kind.from_pretrained(
             directory,

@@ -16,8 +16,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import httpx
 import pytest
 
+from app.store.content import digest_of, pack
 from app.store.objects import Objects
-from app.store.store import digest_of, pack
 
 NOW = "2026-01-02T03:04:05.000+00:00"
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"\0" * 100, "1_Pooling/config.json": b"{}\n"}

@@ -112,6 +112,8 @@ def test_independent_labels_are_scored_with_a_sigmoid():
     logits = np.array([[0, 2, 1, -1, -2]], dtype=np.float32)
     (entry,) = entities("a", logits, [Span(0, 1, "a")], head_of(BIO, multi_label=True), False)
     assert (entry["entity"], entry["score"]) == ("B-PER", pytest.approx(1 / (1 + np.exp(-2))))
+    (entry,) = entities("a", logits[:, 3:4], [Span(0, 1, "a")], head_of(["TERM"]), False)
+    assert (entry["entity"], entry["score"]) == ("TERM", pytest.approx(1 / (1 + np.exp(1))))
 
 
 def test_spans_are_made_when_asked_for(base):

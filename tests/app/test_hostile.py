@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
+from lorat.files.json_file import MAX_BYTES
 from tests.app.conftest import process
 from tests.oracle import make_peft
 
@@ -470,7 +471,7 @@ CORPUS: dict[str, tuple[Build, str]] = {
     # JSON
     "deep JSON": (put(FACTS, "[" * 100_000), "deeper"),
     "deep JSON that ends": (put(FACTS, '{"tags":' + "[" * 200 + "]" * 200 + "}"), "deeper"),
-    "JSON over a megabyte": (put(FACTS, '{"description": "' + "x" * MEGABYTE + '"}'), "limit"),
+    "JSON over its limit": (put(FACTS, '{"description": "' + "x" * MAX_BYTES + '"}'), "limit"),
     "a number of 100,000 digits": (put(FACTS, '{"format": ' + "1" * 100_000 + "}"), "digits"),
     "a number too large": (put(FACTS, '{"format": 1e999}'), "too large"),
     "a name twice": (put(FACTS, '{"task": "embedding", "task": null}'), "there twice"),

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import stat
 import struct
 import tarfile
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 
 from app.adapters.upload import Unpacked, UploadLimits, unpack
 from app.errors import TooLargeError, UploadError
-from app.store.store import digest_of, pack
+from app.store.content import digest_of, pack
+from lorat.files.json_file import parse_json
 
 WEIGHTS = struct.pack("<Q", 2) + b"{}"
 ADAPTER = {"adapter_config.json": b'{"r": 8}', "adapter_model.safetensors": WEIGHTS}
@@ -168,6 +170,12 @@ def test_a_header_length_that_looks_like_a_pickle_is_none(length: int) -> None:
     weights = struct.pack("<Q", length) + b"{}".ljust(length)
     assert weights[:1] == b"\x80"
     assert unpacked(loose({**ADAPTER, "adapter_model.safetensors": weights}))[1]["adapter_model.safetensors"] == weights
+
+
+def test_what_the_reader_takes_can_be_uploaded() -> None:
+    facts = json.dumps({"labels": [f"{number:0200}" for number in range(10_000)]}).encode()
+    assert len(parse_json(facts, dict, "lorat.json")["labels"]) == 10_000
+    assert unpacked(loose({**ADAPTER, "lorat.json": facts}))[1]["lorat.json"] == facts
 
 
 def test_exactly_the_limits_are_allowed() -> None:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from app.errors import StoreError
 from app.store.adapter_log import AdapterLog
-from app.store.store import MissingContentError, SequenceTakenError, Store, StoreGoneError, digest_of, pack
+from app.store.content import digest_of, pack
+from app.store.store import MissingContentError, SequenceTakenError, Store, StoreGoneError
 from tests.app.stores import FILES, FakeS3, packed, read_back, upload
 
 

@@ -166,6 +166,19 @@ def test_another_architecture_is_refused_by_field(field, value, error, tiny_path
         convert(tmp_path / "model", tmp_path / "out", base=tiny_path)
 
 
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [({"0": None, "1": "b"}, "id2label must map numbers to names"), ({"1": "a", "2": "b"}, "id2label must map '0'"),
+     ({"0": "a" * 300, "1": "b"}, "at most 256"), ({"0": "a", "1": "b", "2": "c"}, "3 labels are given"), ({"0": "a", "1": "a"}, "name each once")],
+)  # fmt: skip
+def test_labels_that_could_not_be_served_are_refused(names, says, tiny_path, tmp_path):
+    tuned(BertForSequenceClassification, tiny_path, tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"id2label": names}))
+    with pytest.raises((AdapterFileError, ConfigError), match=says):
+        convert(tmp_path / "model", tmp_path / "out", base=tiny_path)
+
+
 def test_other_sources_are_refused(tiny_path, tmp_path):
     BertForMaskedLM.from_pretrained(tiny_path).save_pretrained(tmp_path / "mlm")
     with pytest.raises(UnsupportedAdapterError, match="BertForMaskedLM"):

@@ -253,7 +253,7 @@ def test_what_the_file_does_not_hold_must_be_said(tiny_path, tmp_path):
     with pytest.raises(ConfigError, match=r"alpha is not in such a checkpoint.*32"):
         convert(path, tmp_path / "out", base=tiny_path)
     for wrong, match in [
-        ({"rank": 4}, "rank=4"), ({"labels": ["a"]}, "labels names 1"), ({"alpha": 0}, "alpha=0"),
+        ({"rank": 4}, "rank=4"), ({"labels": ["a"]}, "1 labels are given"), ({"alpha": 0}, "alpha=0"),
         ({"alpha": float("nan")}, "alpha=nan"), ({"kind": "peft"}, "kind='peft'"), ({"rank": True}, "rank=True"),
         ({"rank": 1000}, "rank=1000"),
     ]:  # fmt: skip
