@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.client import Client
 from lorat import MultiLoRAT, load_base
@@ -15,7 +16,6 @@ from lorat.training.answers import Frozen, Served
 
 _BATCH = 64  # inputs in a request, where the server takes as many
 _BYTES = 256 * 1024  # of them, but for one that is longer: proxies often stop at 1 MB
-Array = np.ndarray[Any, Any]
 
 
 def evaluate_directory(source: Source, directory: Path, base: str | None) -> Evaluation:
@@ -50,7 +50,7 @@ class Remote:
         self._places = {label: place for place, label in enumerate(labels)}
         self._most = min(_BATCH, client.info()["max_client_batch_size"])
 
-    def classify(self, texts: Sequence[str]) -> Array:
+    def classify(self, texts: Sequence[str]) -> NDArray[Any]:
         """As `Answers.classify`."""
         scores = np.zeros((len(texts), len(self._places)))
         for row, predictions in enumerate(self._ask("/classify", [[text] for text in texts])):
@@ -71,7 +71,7 @@ class Remote:
             start += len(word) + 1
         return tags
 
-    def embed(self, texts: Sequence[str]) -> Array:
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
         """As `Answers.embed`."""
         return np.array(self._ask("/embed", list(texts), normalize=True), dtype=np.float32)
 

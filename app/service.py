@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from app.access.admission import Admission, Work
-from app.access.caller import BASE, Caller, name_of
+from app.access.caller import Caller
 from app.access.deadline import in_time
 from app.access.limits import Limits
 from app.adapters.changes import Changes
@@ -19,6 +19,7 @@ from app.engine.engine import Engine
 from app.engine.jobs import Array, Call, Output
 from app.engine.tokenizing import Input, Manner, Tokenizing, characters
 from app.errors import InvalidRequestError, UnknownAdapterError
+from app.names import BASE, name_of
 from app.observe.changes import note_change
 from app.observe.exchange import current
 from app.observe.metrics import Metrics
@@ -220,8 +221,7 @@ class Service:
         """Tokens of an input that are read at most, special ones included. None: by the base alone."""
         base = self.model.base
         recipe = (version.record["recipe"] if version else None) or {}
-        longest = base.tokenizer.max_length
-        return min(recipe.get("max_length") or base.recipe.max_length or longest, longest)
+        return base.tokenizer.limit(recipe.get("max_length") or base.recipe.max_length)
 
     def unload(self, version: Version) -> None:
         """Do not serve a name in this process any more, until it is loaded here or has a newer version."""

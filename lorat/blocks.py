@@ -1,13 +1,14 @@
 """Sequences laid into blocks of a few widths: what attends to itself alone, as few batched products."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorat.packing import Integers, positions
 
-Booleans = np.ndarray[Any, np.dtype[np.bool_]]
+Booleans = NDArray[np.bool_]
 
 # In tokens. PyTorch's softmax takes 32 values in bfloat16 at a time, and what is left one by one.
 _WIDTHS = np.array([32, 64, 96, 128, 160, 192, 256, 384, 512])

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lorat.adapter import Adapter, check_fits
@@ -194,7 +194,7 @@ class MultiLoRAT:
         *,
         prompt_name: str | None = None,
         truncate: bool = True,
-    ) -> np.ndarray[Any, np.dtype[np.float32]]:
+    ) -> NDArray[np.float32]:
         """Vectors of texts, (texts, dimensions) float32, by the slot's recipe (normalised if it says so).
 
         Raises InputError for one text that is not in a list, and what `Base.encode` raises.

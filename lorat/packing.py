@@ -3,15 +3,15 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lorat.layout import round_rows
 
-Integers = np.ndarray[Any, np.dtype[np.int64]]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,10 @@ def pack(
         row[:size] = values
         return torch.from_numpy(row).to(device)
 
-    kinds = (kind or (0,) * length for kind, length in zip(types, lengths, strict=True))
     return PackedBatch(
-        ids=row(_joined(ids, size)),
+        ids=row(joined(ids, size)),
         positions=row(positions(np.array(lengths, dtype=np.int64))),
-        types=row(_joined(kinds, size)),
+        types=row(token_types(types, lengths)),
         lengths=lengths,
         offsets=tuple(offsets),
     )
@@ -61,5 +60,14 @@ def positions(lengths: Integers) -> Integers:
     return np.arange(lengths.sum()) - np.repeat(lengths.cumsum() - lengths, lengths)
 
 
-def _joined(sequences: Iterable[Sequence[int]], size: int) -> Integers:
+def token_types(types: Sequence[Sequence[int] | None], lengths: Sequence[int]) -> Integers:
+    """(tokens,): of packed sequences, None for one of zeros."""
+    if not any(types):
+        return np.zeros(sum(lengths), dtype=np.int64)
+    rows = (own or (0,) * length for own, length in zip(types, lengths, strict=True))
+    return joined(rows, sum(lengths))
+
+
+def joined(sequences: Iterable[Sequence[int]], size: int) -> Integers:
+    """(size,): numbers of sequences, one behind another."""
     return np.fromiter(chain.from_iterable(sequences), np.int64, size)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lorat.deltas import Delta, Key
-from lorat.ops import lora_delta, stacked
+from lorat.ops import stacked
 from lorat.ops.stacked import Shape, Stack, Tiling
+from lorat.ops.torch import lora_delta
 from lorat.slots import Slot
 
 

@@ -78,6 +78,10 @@ class Tokenizer:
         definition: str = self._backend.to_str()
         return definition
 
+    def limit(self, max_length: int | None) -> int:
+        """Tokens of an input that are read where `max_length` are asked for: the model's own at most."""
+        return min(max_length or self.max_length, self.max_length)
+
     def encode(
         self,
         texts: Sequence[Text],
@@ -96,7 +100,7 @@ class Tokenizer:
         `truncate=False` they raise InputTooLongError, which counts from `first`. `skip`: as `Tokens` has it, before
         anything is cut. Of texts that are cut little more is looked at than stays, and of equal ones only one.
         """
-        limit = min(max_length or self.max_length, self.max_length)
+        limit = self.limit(max_length)
         if not self.pairs and any(isinstance(text, tuple) for text in texts):
             raise InputError("this base has one token type only, so it takes no pairs: send single texts")
         parts = [(text,) if isinstance(text, str) else text for text in texts]
@@ -169,7 +173,7 @@ class Tokenizer:
         direction: Direction = "right",
     ) -> Tokens:
         """Token ids used as they are. Raises InputError for none, or for one outside the vocabulary."""
-        limit = min(max_length or self.max_length, self.max_length)
+        limit = self.limit(max_length)
         if not ids:
             raise InputError("a list of token ids is empty: give at least one id")
         wrong = next((value for value in ids if not 0 <= value < self.vocabulary), None)

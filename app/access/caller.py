@@ -4,9 +4,7 @@ import math
 from dataclasses import dataclass
 
 from app.errors import ForbiddenError
-
-BASE = "base"
-"""How requests name the base alone."""
+from app.names import BASE, name_of
 
 
 @dataclass(frozen=True)
@@ -33,11 +31,6 @@ class Caller:
 
 
 ANYONE = Caller("anyone", None, admin=True)
-
-
-def name_of(reference: str | None) -> str:
-    """The name in `name` or `name@version`; none is the base's."""
-    return (reference or BASE).partition("@")[0]
 
 
 def _matches(name: str, pattern: str) -> bool:

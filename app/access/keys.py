@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from app.access.caller import ANYONE, Caller
+from app.names import NAME
 
-_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}\*?|\*")
+_PATTERN = re.compile(rf"{NAME.pattern}\*?|\*")
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.access.admission import Work
-from app.access.caller import name_of
 from app.access.deadline import HEADER, deadline_of
 from app.access.gated import Gated
 from app.errors import InvalidRequestError, OverloadedError
+from app.names import name_of
 from app.service import Service
 from lorat.errors import LoratError
 

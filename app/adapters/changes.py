@@ -13,11 +13,12 @@ from app.adapters.record import make_record
 from app.adapters.registry import Registry
 from app.adapters.upload import Unpacked, UploadLimits, unpack
 from app.adapters.upload_archive import Received
-from app.adapters.usage import now
 from app.errors import ConflictError, InvalidRequestError, PreconditionFailedError, StoreError
+from app.names import check_name, name_of, number_of
 from app.observe.changes import note_change
-from app.store.catalog import Catalog, Version, check_name
+from app.store.catalog import Catalog, Version
 from app.store.content import digest_of, pack
+from app.store.entries import now
 from app.store.retention import end_old_versions
 from lorat import Adapter
 
@@ -208,8 +209,8 @@ class Changes:
 
         Raises UnknownAdapterError, PreconditionFailedError, InvalidRequestError for one version's name.
         """
-        if "@" in name:
-            raise InvalidRequestError(f"settings belong to a name, not to one version: use {name.partition('@')[0]!r}")
+        if number_of(name) is not None:
+            raise InvalidRequestError(f"settings belong to a name, not to one version: use {name_of(name)!r}")
         found: Version | None = None
 
         def decide(catalog: Catalog) -> dict[str, Any] | None:
@@ -232,16 +233,16 @@ class Changes:
 
         Raises UnknownAdapterError, PreconditionFailedError.
         """
-
+        whole = number_of(reference) is None
         found: Version | None = None
 
         def decide(catalog: Catalog) -> dict[str, Any]:
             nonlocal found
             found = catalog.resolve(reference)
             check_unchanged(found, if_match, if_none_match)
-            number = found.version if "@" in reference else None
-            return {"op": "delete", "name": found.name, "version": number, "created": now()}
+            version = None if whole else found.version
+            return {"op": "delete", "name": found.name, "version": version, "created": now()}
 
         self._log.commit(decide)
         assert found is not None
-        note_change("deleted", found, versions="one" if "@" in reference else "all")
+        note_change("deleted", found, versions="all" if whole else "one")

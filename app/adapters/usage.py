@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+
+from app.store.entries import now
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,3 @@ class Usage:
         """Forget the versions that are not `there` any more."""
         with self._lock:
             self._uses = {reference: use for reference, use in self._uses.items() if there(reference)}
-
-
-def now() -> str:
-    """The time, as ISO 8601 in UTC with milliseconds."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

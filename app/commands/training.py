@@ -8,7 +8,7 @@ from typing import Any
 from app.client import Client, ServerError
 from app.commands.adapters import add_key, remote, report_pushed
 from app.commands.process import SettingsError, prepare_process
-from app.store.catalog import check_name
+from app.names import check_name
 from lorat.errors import LoratError
 from lorat.training.command import add_arguments, read_columns, read_plan, show
 

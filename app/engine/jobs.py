@@ -3,18 +3,18 @@
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from app.access.caller import BASE
+from app.names import BASE
 from lorat import Adapter, Tokens
 from lorat.rows import Asked
 
-Array = np.ndarray[Any, np.dtype[np.float32]]
+Array = NDArray[np.float32]
 
 
 def plain(error: BaseException) -> Exception:
@@ -85,7 +85,7 @@ class Call:
         """Fail the whole request; of its inputs that still wait none is computed."""
         self._finish(lambda: self.future.set_exception(error))
 
-    def _finish(self, finish: Any) -> None:
+    def _finish(self, finish: Callable[[], None]) -> None:
         try:
             finish()
         except InvalidStateError:  # its client has gone, or it failed already

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from app.access.caller import BASE
+from app.names import BASE
 
 OTHER = "_other"
 """No adapter's name begins so."""

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from math import inf
 
-from app.access.caller import BASE, name_of
 from app.engine.jobs import Call, Output
+from app.names import BASE, name_of
 
 CLIENT_GONE = 499
 Stage = tuple[str, float, float]

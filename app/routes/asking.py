@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from fastapi import Query, Request
 
 from app.access.auth import caller_of
-from app.access.caller import BASE
 from app.answers import unless_gone
 from app.engine.tokenizing import Input
 from app.errors import EmptyInputError, InvalidRequestError
+from app.names import BASE
 from app.schemas.errors import ErrorBody
 from app.schemas.inference import Manners
 from app.service import Answer, Options, Service

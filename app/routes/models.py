@@ -5,11 +5,11 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 
 from app.access.auth import require_inference
-from app.access.caller import BASE
 from app.access.gated import Gated
 from app.answers import entities_of, headers_of, json_response, predictions, similarities, vectors
 from app.engine.tokenizing import Input
 from app.errors import InvalidRequestError
+from app.names import BASE
 from app.routes.asking import ERRORS, Adapters, ask_one, one, version_named
 from app.schemas.hub import ModelRequest, Parameters
 from app.schemas.inference import Entity, Prediction, SentencePairs, TokenEntity, listed

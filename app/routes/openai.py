@@ -8,11 +8,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.access.auth import caller_of, require_inference
-from app.access.caller import BASE, Caller
+from app.access.caller import Caller
 from app.access.gated import Gated
 from app.answers import count_tokens, headers_of, json_response, vectors
 from app.engine.jobs import Array
 from app.errors import ConflictError, InvalidRequestError
+from app.names import BASE
 from app.routes.asking import Adapters, ask_one, one, service_of
 from app.schemas.errors import OpenAIErrorBody
 from app.schemas.inference import Manners

@@ -13,10 +13,10 @@ from app.access.auth import require_admin, require_inference
 from app.access.gated import Gated
 from app.adapters.preconditions import is_known
 from app.adapters.registry import Registry
-from app.adapters.stats import stats_of
 from app.adapters.temporary import temporary_room
 from app.answers import json_response
 from app.routes.asking import ERRORS, service_of
+from app.routes.stats import stats_of
 from app.schemas.adapters import Record, RollbackRequest, SettingsRequest, Stats, Versions
 from app.schemas.errors import ErrorBody
 from app.sending import InParts

@@ -10,11 +10,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from app.access.auth import caller_of, require_admin, require_all_names, require_inference
 from app.access.gated import Gated
-from app.adapters.loading import AlreadyLoadedError, NoAdapterError, load_directory
 from app.adapters.temporary import temporary_room
 from app.answers import headers_of, json_response, scores_of
 from app.errors import ForbiddenError, NoRoomError, OverloadedError, StoreError, UnknownAdapterError
+from app.names import number_of
 from app.routes.asking import Adapters, ask_one, one, service_of
+from app.routes.loading import AlreadyLoadedError, NoAdapterError, load_directory
 from app.routes.openai import ERRORS, reference_of, usage
 from app.schemas.inference import Manners
 from app.schemas.openai import Classification, ClassificationRequest, LoadRequest, UnloadRequest
@@ -87,7 +88,7 @@ async def unload(body: UnloadRequest, request: Request) -> Response:
     """Stop serving a name in this process until it is loaded again, or has a newer version. The store keeps it."""
     if not body.lora_name:
         return _refuse(400, "InvalidUserInput", "'lora_name' needs to be provided to unload a LoRA adapter.")
-    if "@" in body.lora_name:
+    if number_of(body.lora_name) is not None:
         return _refuse(
             400, "InvalidUserInput", "'lora_name' is one version: only a name is unloaded, with all of them."
         )

@@ -15,25 +15,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from app.errors import InvalidRequestError, UnknownAdapterError
+from app.errors import UnknownAdapterError
+from app.names import NAME, name_of, number_of
 from app.store.entries import DEFAULT_SETTINGS, check_entry
 
-NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-RESERVED = frozenset({"base"})
-
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-
-
-def check_name(name: str) -> str:
-    """The name itself, when it may be an adapter's name; otherwise `InvalidRequestError` says what may."""
-    if name in RESERVED:
-        raise InvalidRequestError(f"{name!r} is the base model's name: call the adapter something else")
-    if NAME.fullmatch(name) is None or ".." in name:
-        raise InvalidRequestError(
-            f"{name[:80]!r} cannot be an adapter's name: use 1 to 64 of a-z, 0-9, '.', '_' and '-', "
-            "begin with a letter or digit, and write no '..'"
-        )
-    return name
 
 
 @dataclass(frozen=True)
@@ -144,9 +130,8 @@ class Catalog:
 
     def find(self, reference: str) -> Version | None:
         """The version that `x` (its newest) or `x@2` names, or None; cheap also where there is none."""
-        name, at, number = reference.partition("@")
-        versions = self._versions.get(name, ())
-        if not at:
+        number, versions = number_of(reference), self._versions.get(name_of(reference), ())
+        if number is None:
             return versions[0] if versions else None
         if _NUMBER.fullmatch(number) is None:
             return None
@@ -157,7 +142,7 @@ class Catalog:
         found = self.find(reference)
         if found is not None:
             return found
-        name = reference.partition("@")[0]
+        name = name_of(reference)
         there = ", ".join(str(version.version) for version in self.versions(name)[:8])
         hint = f": {name!r} has the versions {there}" if there else ""
         raise UnknownAdapterError(f"there is no adapter {reference[:80]!r}{hint}", None if there else self._close(name))

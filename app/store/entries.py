@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -13,6 +14,11 @@ DEFAULT_SETTINGS: Mapping[str, Any] = MappingProxyType({"pinned": False, "merge"
 MERGES = frozenset({"auto", "always", "never"})
 
 _NEWER = "a newer LoRAT may have written it: use that version here, too"
+
+
+def now() -> str:
+    """The time of an entry: ISO 8601 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def check_entry(entry: Mapping[str, Any]) -> None:

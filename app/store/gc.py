@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from app.adapters.usage import now
 from app.errors import InvalidRequestError
 from app.store.adapter_log import AdapterLog
 from app.store.catalog import Catalog
+from app.store.entries import now
 from app.store.retention import end_old_versions
 from app.store.store import StoredContent
 

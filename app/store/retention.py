@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from app.adapters.usage import now
 from app.store.adapter_log import AdapterLog
 from app.store.catalog import Catalog
+from app.store.entries import now
 
 
 def end_old_versions(log: AdapterLog, name: str, keep: int) -> int:

@@ -1,18 +1,15 @@
 """A safetensors file: checked when it is opened, read one tensor at a time."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors import safe_open as _safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lorat.errors import AdapterFileError
 from lorat.files.json_file import short
 from lorat.files.safetensors_header import read_header
 
-safe_open: Any = _safe_open
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 
 

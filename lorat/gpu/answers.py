@@ -11,7 +11,7 @@ from lorat.gpu.buckets import Bucket
 from lorat.gpu.plan import Plan
 from lorat.gpu.stage import Stage
 from lorat.heads import LoadedHead, sequence_logits, token_logits
-from lorat.packing import Integers
+from lorat.packing import Integers, positions
 from lorat.recipe import Dense, Recipe, activation
 from lorat.rows import Asked, Row, by_kind
 
@@ -110,6 +110,4 @@ def _embedding(bags: int, modes: Sequence[str], pool: Pool, dense: Sequence[Dens
 
 def _runs(starts: Integers, counts: Integers) -> Integers:
     """Numbers counting up from each start."""
-    shifts = (starts - counts.cumsum() + counts).repeat(counts)
-    numbers: Integers = np.arange(len(shifts)) + shifts
-    return numbers
+    return positions(counts) + starts.repeat(counts)

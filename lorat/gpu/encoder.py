@@ -1,7 +1,7 @@
 """The encoder on a GPU: embeddings and layers over staged tensors."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -12,11 +12,14 @@ from lorat.gpu.plan import Plan
 from lorat.packed import Attention, PackedBert
 from lorat.routing import Routing, Segment
 
+if TYPE_CHECKING:
+    from lorat.ops.triton import Launch  # a CPU has no Triton
+
 
 class TiledRouting(Routing):
     """Routing whose low-rank products are a launch or three per linear layer."""
 
-    def __init__(self, merged: Iterable[Segment], keys: frozenset[Key], launch: Any) -> None:
+    def __init__(self, merged: Iterable[Segment], keys: frozenset[Key], launch: "Launch") -> None:
         """merged: the segments with merged weights. keys: where anything is added. launch: of the tiles."""
         super().__init__(merged)
         self._keys = keys

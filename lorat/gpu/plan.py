@@ -1,7 +1,6 @@
 """A batch as numbers on the host: what the encoder takes, exactly or filled up to a bucket."""
 
 from collections.abc import Sequence
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ from lorat.gpu.buckets import Bucket, bucket_of
 from lorat.gpu.stage import Stage
 from lorat.ops.table import Table
 from lorat.ops.tiles import Tiles, tile
-from lorat.packing import Integers
+from lorat.packing import Integers, joined, positions, token_types
 from lorat.routing import Routing, Segment
 from lorat.slots import Slot
 
@@ -53,9 +52,9 @@ class Plan(NamedTuple):
         tables = {id(slot.deltas): table_of(slot, layers, device) for slot in chosen}
         unmerged = [(run, tables[id(run.deltas)]) for run in runs if run.deltas and not run.merged]
         return cls(
-            ids=np.fromiter(chain.from_iterable(ids), np.int64, tokens),
-            positions=np.arange(tokens) - starts.repeat(lengths),
-            types=_types(types, lengths, tokens),
+            ids=joined(ids, tokens),
+            positions=positions(lengths),
+            types=token_types(types, lengths.tolist()),
             lengths=lengths,
             starts=starts,
             tiles=tile([(run.start, run.stop, table.fields.data_ptr()) for run, table in unmerged]),
@@ -114,10 +113,3 @@ def table_of(slot: Slot, layers: int, device: torch.device) -> Table:
     if slot.table is None:
         slot.table = Table.of(slot.deltas, layers, device)
     return slot.table
-
-
-def _types(types: Sequence[Sequence[int] | None], lengths: Integers, tokens: int) -> Integers:
-    if not any(types):
-        return np.zeros(tokens, dtype=np.int64)
-    rows = (kind or (0,) * length for kind, length in zip(types, lengths.tolist(), strict=True))
-    return np.fromiter(chain.from_iterable(rows), np.int64, tokens)

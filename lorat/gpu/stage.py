@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 _ALIGNMENT = 16  # bytes: what kernels may take for granted of every pointer
 _TYPES = {np.dtype(np.int64): torch.int64, np.dtype(np.int32): torch.int32}
-Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 
 
@@ -17,10 +17,10 @@ class Stage:
     """Arrays put one after another; arrays of the same shapes and types lie at the same places each time."""
 
     def __init__(self) -> None:
-        self._arrays: list[tuple[int, Shape, Array, int]] = []
+        self._arrays: list[tuple[int, Shape, NDArray[Any], int]] = []
         self.bytes = 0
 
-    def put(self, array: Array, rows: int | None = None, value: int = 0) -> int:
+    def put(self, array: NDArray[Any], rows: int | None = None, value: int = 0) -> int:
         """Take an array (int64 or int32) along, filled up to so many rows with `value`.
 
         Returns its place among `views`.
@@ -30,7 +30,7 @@ class Stage:
         self.bytes += -(-math.prod(shape) * array.itemsize // _ALIGNMENT) * _ALIGNMENT
         return len(self._arrays) - 1
 
-    def write(self, target: np.ndarray[Any, np.dtype[np.uint8]], first: int = 0) -> None:
+    def write(self, target: NDArray[np.uint8], first: int = 0) -> None:
         """Write all of it into `bytes` bytes from the first on."""
         for start, shape, array, value in self._arrays:
             there, rows = np.ndarray(shape, array.dtype, target, first + start), len(array)

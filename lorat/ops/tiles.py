@@ -1,14 +1,16 @@
 """Segments of any length cut into tiles of a few rows: one adapter each."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from lorat.packing import positions
 
 ROWS = 32
 """Rows of a tile: most short texts fill one or two."""
 
-Tiles = np.ndarray[Any, np.dtype[np.int64]]
+Tiles = NDArray[np.int64]
 """(tiles, 3): what the caller gave for the segment, first row, row to stop at."""
 
 
@@ -20,6 +22,6 @@ def tile(segments: Sequence[tuple[int, int, int]]) -> Tiles:
     counts = (rows[:, 2] - rows[:, 1] + ROWS - 1) // ROWS
     tiles: Tiles = rows.repeat(counts, axis=0)
     first, stop = tiles[:, 1], tiles[:, 2]
-    first += ROWS * (np.arange(len(tiles)) - (counts.cumsum() - counts).repeat(counts))
+    first += ROWS * positions(counts)
     np.minimum(stop, first + ROWS, out=stop)
     return tiles

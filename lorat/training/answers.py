@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from lorat.adapter import Adapter, Head, Linear, Task
 from lorat.multi import MultiLoRAT
@@ -20,7 +21,6 @@ from lorat.training.splits import LabelledTexts, Split, TaggedWords, TrainingDat
 
 _BATCH = 64  # texts in one forward pass
 _REGULARISATION = (1.0, 10.0, 100.0)
-Array = np.ndarray[Any, Any]
 
 
 class Served:
@@ -29,7 +29,7 @@ class Served:
     def __init__(self, model: MultiLoRAT, slot: Slot | None = None) -> None:
         self._model, self._slot = model, slot
 
-    def classify(self, texts: Sequence[str]) -> Array:
+    def classify(self, texts: Sequence[str]) -> NDArray[Any]:
         """As `Answers.classify`."""
         base, recipe = self._model.base, self._model.recipe(self._slot)
         head = self._slot.adapter.head if self._slot else None
@@ -50,7 +50,7 @@ class Served:
         for row, own in zip(self._run(tokens, "token_classification"), places, strict=True):
             yield [None if place is None else row[place] for place in own]
 
-    def embed(self, texts: Sequence[str]) -> Array:
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
         """As `Answers.embed`."""
         tokens = self._model.base.encode(texts, self._model.recipe(self._slot))
         return finish(torch.stack(self._run(tokens, "embedding")).numpy(), None, normalize=True)
@@ -77,9 +77,9 @@ class Frozen:
         self._model, self._data = model, data
         self._vectors = Served(model)
 
-    def classify(self, texts: Sequence[str]) -> Array:
+    def classify(self, texts: Sequence[str]) -> NDArray[Any]:
         """As `Answers.classify`."""
-        scores: Array = self._probe.predict_proba(self.embed(texts))
+        scores: NDArray[Any] = self._probe.predict_proba(self.embed(texts))
         return scores
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
@@ -90,7 +90,7 @@ class Frozen:
         blank = torch.zeros(self._model.base.shape.hidden)
         return [int(tag) for tag in self._probe.predict(np.stack([blank if row is None else row for row in rows]))]
 
-    def embed(self, texts: Sequence[str]) -> Array:
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
         """As `Answers.embed`."""
         return self._vectors.embed(texts)
 
@@ -111,7 +111,7 @@ class Frozen:
             fitted = [(OneVsRestClassifier(model) if y.ndim == 2 else model).fit(x, y) for model in models]
         return max(fitted, key=lambda model: model.score(dev_x, dev_y))
 
-    def _features(self, split: Split) -> tuple[Array, Array]:
+    def _features(self, split: Split) -> tuple[NDArray[Any], NDArray[Any]]:
         """Vectors, and the labels: (rows,), or 0 and 1 by label where rows may have several."""
         if isinstance(split, TaggedWords):
             words = [row for rows in self._hidden.word_rows(split.words) for row in rows]

@@ -5,9 +5,9 @@ Nothing that is large is imported before a run begins.
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lorat.errors import ConfigError
 
@@ -93,7 +93,7 @@ def read_columns(given: Sequence[str]) -> tuple[tuple[str, str], ...]:
     return tuple((name, field) for name, _, field in pairs)
 
 
-def show(scores: Any, write: Callable[[str], object] = print) -> None:
+def show(scores: Mapping[str, Mapping[str, float]], write: Callable[[str], object] = print) -> None:
     """One line a model."""
     for model, values in scores.items():
         write(f"{model}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))

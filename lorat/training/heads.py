@@ -1,6 +1,7 @@
 """Training a head beside the LoRA matrices, through transformers' Trainer: one label or several, or a tag a word."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ Compute = Callable[[Any], dict[str, float]]
 
 
 def train_head(
-    how: Hyperparameters, data: TrainingData, directory: Any, base: Base, work: Work, seed: int
+    how: Hyperparameters, data: TrainingData, directory: Path, base: Base, work: Work, seed: int
 ) -> tuple[LoRAT, History]:
     """Train on texts with labels or words with tags. `base`: the one in `directory`, loaded; it tokenises.
 
@@ -49,7 +50,7 @@ def train_head(
     return model, history
 
 
-def _wrap(how: Hyperparameters, data: TrainingData, directory: Any, base: Base) -> LoRAT:
+def _wrap(how: Hyperparameters, data: TrainingData, directory: Path, base: Base) -> LoRAT:
     from transformers import BertForSequenceClassification, BertForTokenClassification
 
     kind = BertForTokenClassification if data.kind == "tags" else BertForSequenceClassification

@@ -43,7 +43,7 @@ def lengths_of(base: Base, split: Split) -> list[int]:
 def cut_texts(base: Base, split: Split) -> str:
     """A sentence for people where texts to train on are longer than what is read of them, else nothing."""
     texts = [*texts_of(split), *(split.second if isinstance(split, TextPairs) else ())]
-    most = min(base.recipe.max_length or base.tokenizer.max_length, base.tokenizer.max_length)
+    most = base.tokenizer.limit(base.recipe.max_length)
     cut = sum(length > most for length in base.tokenizer.lengths(texts, base.recipe.lower_case))
     if not cut:
         return ""

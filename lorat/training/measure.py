@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorat.training.scores import (
     Scores,
@@ -20,19 +21,17 @@ from lorat.training.scores import (
 )
 from lorat.training.splits import LabelledTexts, Split, TaggedWords, TextPairs
 
-Array = np.ndarray[Any, Any]
-
 
 class Answers(Protocol):
     """Who is measured."""
 
-    def classify(self, texts: Sequence[str]) -> Array:
+    def classify(self, texts: Sequence[str]) -> NDArray[Any]:
         """(texts, labels): scores in the order of the labels."""
 
     def tag(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
         """A tag for each word: that of its first token."""
 
-    def embed(self, texts: Sequence[str]) -> Array:
+    def embed(self, texts: Sequence[str]) -> NDArray[Any]:
         """(texts, dimensions), normalised."""
 
 
@@ -72,7 +71,7 @@ def _pairs(answers: Answers, split: TextPairs) -> Measured:
     return Measured(pair_scores(first, second, split.scores), np.einsum("ij,ij->i", first, second))
 
 
-def multi_hot(split: LabelledTexts, labels: int) -> Array:
+def multi_hot(split: LabelledTexts, labels: int) -> NDArray[Any]:
     """(rows, labels) of booleans: which labels hold."""
     holds = np.zeros((len(split), labels), dtype=bool)
     for row, own in enumerate(split.labels):

@@ -9,17 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from lorat.model import LoRAT
 from lorat.training.loop import EVAL_BATCH, METRIC, History, arguments, on_one_gpu, optimizer, quiet, run
 from lorat.training.plan import Hyperparameters
 from lorat.training.scores import Scores, match_scores, pair_scores, retrieval_scores
 from lorat.training.similar import similar_pairs
-from lorat.training.splits import LabelledTexts, TextPairs, TrainingData
+from lorat.training.splits import LabelledTexts, Split, TextPairs, TrainingData
 from lorat.training.work import Work
-
-Array = np.ndarray[Any, Any]
 
 
 def train_embedding(
@@ -111,7 +109,7 @@ def loss_of(data: TrainingData, encoder: Any) -> Any:
     return CoSENTLoss(encoder) if scored else MultipleNegativesRankingLoss(encoder)
 
 
-def evaluator(dev: Any) -> Any:
+def evaluator(dev: Split) -> Any:
     """The dev score: Spearman's correlation, mean reciprocal rank, or MAP."""
     from sentence_transformers.sentence_transformer.evaluation import SentenceEvaluator
 
@@ -123,16 +121,17 @@ def evaluator(dev: Any) -> Any:
     return Evaluator()
 
 
-def _dev_scores(dev: Any, embed: Callable[[Sequence[str]], Array]) -> Scores:
+def _dev_scores(dev: Split, embed: Callable[[Sequence[str]], NDArray[Any]]) -> Scores:
     if isinstance(dev, LabelledTexts):
         return retrieval_scores(embed(dev.texts), [own[0] for own in dev.labels])
+    assert isinstance(dev, TextPairs)
     if dev.scores is None:
         return match_scores(embed(dev.first), embed(dev.second))
     return pair_scores(embed(dev.first), embed(dev.second), dev.scores)
 
 
-def _embed(encoder: Any, texts: Sequence[str]) -> Array:
-    vectors: Array = encoder.encode(
+def _embed(encoder: Any, texts: Sequence[str]) -> NDArray[Any]:
+    vectors: NDArray[Any] = encoder.encode(
         list(texts), batch_size=EVAL_BATCH, normalize_embeddings=True, show_progress_bar=False
     )
     return vectors

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorat.training import statistics
-from lorat.training.statistics import Array, Measure
+from lorat.training.statistics import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,7 @@ def draw_curves(path: Path, losses: Points, scores: Points, score_name: str, kep
         figure.legend(loc="outside upper left", ncols=3)
 
 
-def _columns(points: Points) -> tuple[Array, Array]:
+def _columns(points: Points) -> tuple[NDArray[Any], NDArray[Any]]:
     first, second = np.asarray(points, dtype=np.float64).reshape(-1, 2).T
     return first, second
 
@@ -92,7 +93,7 @@ def _line(axes: "Axes", points: Points, colour: str, label: str) -> None:
     axes.plot(epochs, statistics.running_mean(values, window if window > 2 else 1), color=colour, label=label)
 
 
-def draw_confusion(path: Path, matrix: Array, labels: Sequence[str]) -> None:
+def draw_confusion(path: Path, matrix: NDArray[Any], labels: Sequence[str]) -> None:
     """Which label was taken for which, and a list of the ten commonest mistakes.
 
     matrix: (labels, labels) counts; its rows are the truth. Right is blue, wrong is orange, the darker the greater its
@@ -133,7 +134,7 @@ def _inches(figure: "Figure", names: Sequence[str], font: float) -> float:
     return max(widths, default=0.0) / figure.dpi
 
 
-def _shade(axes: "Axes", counts: Array) -> Iterator[tuple[str, "AxesImage"]]:
+def _shade(axes: "Axes", counts: NDArray[Any]) -> Iterator[tuple[str, "AxesImage"]]:
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
 
     shares, right = statistics.row_shares(counts), np.eye(len(counts), dtype=bool)
@@ -164,7 +165,7 @@ def _name(axes: "Axes", names: Sequence[str], font: float, title_font: float) ->
     axes.spines[:].set_visible(True)
 
 
-def _count(axes: "Axes", counts: Array) -> None:
+def _count(axes: "Axes", counts: NDArray[Any]) -> None:
     font = min(8, 460 / max(len(counts) * len(f"{counts.max(initial=0)}"), 1))
     for (truth, predicted), share in np.ndenumerate(statistics.row_shares(counts)):
         if count := counts[truth, predicted]:
@@ -215,8 +216,8 @@ def draw_score_by_length(
 
 def draw_similarities(
     path: Path,
-    before: tuple[Array, Array],
-    after: tuple[Array, Array],
+    before: tuple[NDArray[Any], NDArray[Any]],
+    after: tuple[NDArray[Any], NDArray[Any]],
     names: tuple[str, str] = ("belong together", "do not"),
 ) -> None:
     """Histograms of cosines: pairs that belong together against pairs that do not, frozen base above adapter.
@@ -244,7 +245,7 @@ def _number(value: float) -> str:
     return "undefined" if np.isnan(value) else f"{value:.3f}"
 
 
-def draw_scatter(path: Path, truth: Array, before: Array, after: Array) -> None:
+def draw_scatter(path: Path, truth: NDArray[Any], before: NDArray[Any], after: NDArray[Any]) -> None:
     """Gold score against cosine for scored pairs, frozen base beside adapter, with Spearman's correlation of each.
 
     truth, before, after: (pairs,), the gold scores and the cosines of the frozen base and of the adapter.

@@ -1,12 +1,14 @@
 """The report of a run: what is drawn for a task, and the card that shows it."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorat.training import pictures, statistics
 from lorat.training.loop import History
-from lorat.training.measure import Array, Measured, multi_hot
+from lorat.training.measure import Measured, multi_hot
 from lorat.training.scores import reciprocal_ranks, searches
 from lorat.training.splits import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
 
@@ -58,7 +60,7 @@ def right(split: Split, measured: Measured, data: TrainingData) -> list[float]:
     return [float(best == own[0]) for best, own in zip(measured.rows, split.labels, strict=True)]
 
 
-def _confusion(split: Split, measured: Measured, labels: int) -> Array:
+def _confusion(split: Split, measured: Measured, labels: int) -> NDArray[Any]:
     assert isinstance(split, LabelledTexts)
     matrix = np.zeros((labels, labels), dtype=np.int64)
     np.add.at(matrix, (np.array([own[0] for own in split.labels]), np.asarray(measured.rows)), 1)
@@ -97,7 +99,7 @@ def _draw_searched(
     return {_SIMILARITY: _COSINES, _LENGTH: f"Score by length of the {texts}"}
 
 
-def _found(split: Split, measured: Measured) -> Array:
+def _found(split: Split, measured: Measured) -> NDArray[Any]:
     """How well each row's search went: the reciprocal rank of its partner, or the average precision of its label."""
     if isinstance(split, TextPairs):
         return reciprocal_ranks(*measured.rows)
@@ -106,7 +108,7 @@ def _found(split: Split, measured: Measured) -> Array:
     return average
 
 
-def _similarities(split: Split, measured: Measured) -> tuple[Array, Array]:
+def _similarities(split: Split, measured: Measured) -> tuple[NDArray[Any], NDArray[Any]]:
     """Cosines of texts that belong together, and of others."""
     if isinstance(split, TextPairs):
         first, second = measured.rows
@@ -124,10 +126,10 @@ def _similarities(split: Split, measured: Measured) -> tuple[Array, Array]:
     return np.concatenate([together, cosine[same]]), cosine[~same]
 
 
-def _neighbours(places: Array) -> list[tuple[int, int]]:
+def _neighbours(places: NDArray[Any]) -> list[tuple[int, int]]:
     return [(int(places[at]), int(places[at + 1])) for at in range(len(places) - 1)]
 
 
-def _draw_places(first: int, second: int) -> tuple[Array, Array]:
+def _draw_places(first: int, second: int) -> tuple[NDArray[Any], NDArray[Any]]:
     draw = np.random.default_rng(0)
     return draw.integers(first, size=_PAIRS), draw.integers(second, size=_PAIRS)

@@ -5,15 +5,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lorat.errors import ConfigError
 
 _BLOCK = 512
 Scores = dict[str, float]
-Array = np.ndarray[Any, Any]
 
 
-def label_scores(predicted: Sequence[int] | Array, truth: Sequence[int] | Array) -> Scores:
+def label_scores(predicted: Sequence[int] | NDArray[Any], truth: Sequence[int] | NDArray[Any]) -> Scores:
     """Accuracy, and the F1 of each label averaged over the labels."""
     from sklearn.metrics import f1_score
 
@@ -21,7 +21,7 @@ def label_scores(predicted: Sequence[int] | Array, truth: Sequence[int] | Array)
     return {"accuracy": accuracy, "macro F1": float(f1_score(truth, predicted, average="macro", zero_division=0.0))}
 
 
-def multi_label_scores(predicted: Array, truth: Array) -> Scores:
+def multi_label_scores(predicted: NDArray[Any], truth: NDArray[Any]) -> Scores:
     """(rows, labels) of booleans each: F1 over all decisions and averaged over labels, and rows that are all right."""
     from sklearn.metrics import f1_score
 
@@ -60,7 +60,7 @@ def entities_of(tags: Sequence[str]) -> set[tuple[int, int, str]]:
     return found
 
 
-def retrieval_scores(vectors: Array, labels: Sequence[int]) -> Scores:
+def retrieval_scores(vectors: NDArray[Any], labels: Sequence[int]) -> Scores:
     """Leave-one-out retrieval: each text searches all others; those of its own label are right.
 
     vectors: (texts, dimensions), normalised. Texts whose label has no other text are not counted.
@@ -73,7 +73,7 @@ def retrieval_scores(vectors: Array, labels: Sequence[int]) -> Scores:
     return {"MAP": float(np.mean(average[counted])), "accuracy@1": float(np.mean(first[counted]))}
 
 
-def searches(vectors: Array, labels: Sequence[int]) -> tuple[Array, Array]:
+def searches(vectors: NDArray[Any], labels: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of each text's search among all others: its average precision, and whether what comes first is right.
 
     vectors: (texts, dimensions), normalised. nan where the label has no other text.
@@ -93,7 +93,7 @@ def searches(vectors: Array, labels: Sequence[int]) -> tuple[Array, Array]:
     return average, first
 
 
-def pair_scores(first: Array, second: Array, gold: Sequence[float]) -> Scores:
+def pair_scores(first: NDArray[Any], second: NDArray[Any], gold: Sequence[float]) -> Scores:
     """Spearman's and Pearson's correlation of cosine and score; nan where all cosines are one.
 
     first, second: (pairs, dimensions), normalised.
@@ -106,7 +106,7 @@ def pair_scores(first: Array, second: Array, gold: Sequence[float]) -> Scores:
     return {"Spearman": float(spearmanr(cosine, gold)[0]), "Pearson": float(pearsonr(cosine, gold)[0])}
 
 
-def match_scores(first: Array, second: Array) -> Scores:
+def match_scores(first: NDArray[Any], second: NDArray[Any]) -> Scores:
     """Each first text searches all second ones; its partner is right: mean reciprocal rank, and found at once.
 
     first, second: (pairs, dimensions), normalised. Among equals the partner's place is the middle one, so vectors
@@ -116,17 +116,17 @@ def match_scores(first: Array, second: Array) -> Scores:
     return {"MRR": float(np.mean(_reciprocal(better, ties))), "accuracy@1": float(np.mean((better == 0) / ties))}
 
 
-def reciprocal_ranks(first: Array, second: Array) -> Array:
+def reciprocal_ranks(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
     """(pairs,): 1 / the place of each partner, as `match_scores` has it."""
     return _reciprocal(*_partners(first, second))
 
 
-def _reciprocal(better: Array, ties: Array) -> Array:
-    ranks: Array = 1 / (better + (ties + 1) / 2)
+def _reciprocal(better: NDArray[Any], ties: NDArray[Any]) -> NDArray[Any]:
+    ranks: NDArray[Any] = 1 / (better + (ties + 1) / 2)
     return ranks
 
 
-def _partners(first: Array, second: Array) -> tuple[Array, Array]:
+def _partners(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """How many second texts are above each first one's partner, and how many are level with it, itself counted."""
     above: list[int] = []
     equal: list[int] = []

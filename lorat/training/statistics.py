@@ -6,9 +6,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-
-Array = np.ndarray[Any, np.dtype[Any]]
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from numpy.typing import NDArray
 
 _Z = 1.959963984540054
 """Standard deviations on either side of the mean that hold 95% of a normal distribution."""
@@ -50,16 +48,16 @@ class Bucket:
         return f"{self.shortest}" if self.shortest == self.longest else f"{self.shortest}-{self.longest}"
 
 
-Measure = Callable[[Array], Mean]
+Measure = Callable[[NDArray[Any]], Mean]
 
 
-def row_shares(matrix: Array) -> Floats:
+def row_shares(matrix: NDArray[Any]) -> NDArray[np.float64]:
     """Each count as a share of its row. matrix: (labels, labels); a row without counts stays zero."""
     counts = np.asarray(matrix, dtype=np.float64)
     return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1), dtype=np.float64)
 
 
-def mistakes(matrix: Array) -> list[Mistake]:
+def mistakes(matrix: NDArray[Any]) -> list[Mistake]:
     """Every pair of labels that was confused: most rows first, then the greater share, then the labels' order.
 
     matrix: (labels, labels) counts; its rows are the truth.
@@ -73,7 +71,7 @@ def mistakes(matrix: Array) -> list[Mistake]:
     return sorted(found, key=lambda mistake: (-mistake.count, mistake.of))
 
 
-def most_confused(matrix: Array, names: Sequence[str], most: int = 10) -> str:
+def most_confused(matrix: NDArray[Any], names: Sequence[str], most: int = 10) -> str:
     """The first `most` of the mistakes, a line each, below a line that says how many kinds there are.
 
     matrix: (labels, labels) counts; names: (labels,).
@@ -101,7 +99,7 @@ def wilson(right: float, rows: int) -> tuple[float, float]:
     return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def mean_of(scores: Array, *, shares: bool) -> Mean:
+def mean_of(scores: NDArray[Any], *, shares: bool) -> Mean:
     """The mean of scores (rows,): Wilson's interval where they are `shares` (each 0 or 1), else the normal one."""
     rows = len(scores)
     if not rows:
@@ -118,7 +116,7 @@ def mean_measure(scores: Sequence[float]) -> Measure:
     return partial(mean_of, shares=bool(np.isin(np.asarray(scores, dtype=np.float64), (0.0, 1.0)).all()))
 
 
-def correlation_of(pairs: Array) -> Mean:
+def correlation_of(pairs: NDArray[Any]) -> Mean:
     """Spearman's correlation of two columns (rows, 2), by the interval of Bonett and Wright (2000)."""
     value, rows = spearman(pairs[:, 0], pairs[:, 1]), len(pairs)
     if rows < 4:
@@ -149,7 +147,7 @@ def length_buckets(
     ]
 
 
-def spearman(first: Array, second: Array) -> float:
+def spearman(first: NDArray[Any], second: NDArray[Any]) -> float:
     """Spearman's correlation of two measures (rows,); nan where one of them is constant or has no two rows."""
     from scipy.stats import spearmanr
 
@@ -158,7 +156,7 @@ def spearman(first: Array, second: Array) -> float:
     return float(spearmanr(first, second).statistic)
 
 
-def auc(similar: Array, other: Array) -> float:
+def auc(similar: NDArray[Any], other: NDArray[Any]) -> float:
     """How often one of `similar` (pairs,) is above one of `other` (pairs,), ties counting half; nan if one is empty."""
     from sklearn.metrics import roc_auc_score
 
@@ -167,14 +165,14 @@ def auc(similar: Array, other: Array) -> float:
     return float(roc_auc_score([True] * len(similar) + [False] * len(other), np.concatenate([similar, other])))
 
 
-def span(values: Array) -> tuple[float, float]:
+def span(values: NDArray[Any]) -> tuple[float, float]:
     """The least and the greatest of some cosines (values,); -1 and 1 where they are one value or none."""
     if not len(values) or not values.min() < values.max():
         return -1.0, 1.0
     return float(values.min()), float(values.max())
 
 
-def running_mean(values: Array, window: int) -> Floats:
+def running_mean(values: NDArray[Any], window: int) -> NDArray[np.float64]:
     """The mean of each value (values,) and those around it, `window` at most; fewer at the ends."""
     before, after = (window - 1) // 2, window // 2 + 1
     means = [np.mean(values[max(place - before, 0) : place + after]) for place in range(len(values))]

@@ -7,13 +7,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lorat import ops, pooling
+from lorat import pooling
 from lorat.adapter import Linear, LoRA
 from lorat.deltas import Delta, Part, stack
 from lorat.linear import FrozenLinear
 from lorat.ops import reference, stacked, triton
 from lorat.ops.table import PART, PART_FIELDS, PARTS
 from lorat.ops.tiles import ROWS, tile
+from lorat.ops.torch import lora_delta
 from lorat.recipe import POOLING_MODES, Recipe
 from tests.kernels import DEVICES, kernels_of, use_kernels
 
@@ -60,14 +61,14 @@ TOLERANCES = [("float32", 1e-5), ("bfloat16", 4e-2), ("float16", 5e-3)]
 @pytest.mark.parametrize("mix", ["identical", "distinct", "uniform", "zipf", "skewed"])
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_equals_the_reference(mix, rows, dtype, tolerance):
-    check(ops.lora_delta, mix, rows, dtype, tolerance, "cpu")
+    check(lora_delta, mix, rows, dtype, tolerance, "cpu")
 
 
 @pytest.mark.parametrize("rows", [1, 7, 133])
 @pytest.mark.parametrize("mix", ["identical", "uniform", "skewed"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 6e-3), ("float16", 8e-4)])
 def test_adapters_in_float32_equal_the_reference(mix, rows, dtype, tolerance):
-    check(ops.lora_delta, mix, rows, dtype, tolerance, "cpu", kept="float32")
+    check(lora_delta, mix, rows, dtype, tolerance, "cpu", kept="float32")
 
 
 @given(
@@ -113,7 +114,7 @@ def test_the_kernels_equal_the_reference(mix, rows, dtype, tolerance, device, mo
     check(triton.lora_delta, mix, rows, dtype, tolerance, device)
 
 
-def check(lora_delta, mix, rows, dtype, tolerance, device, kept=None):
+def check(way, mix, rows, dtype, tolerance, device, kept=None):
     """kept: the adapters' dtype, where it is another."""
     generator = torch.Generator().manual_seed(rows)
     kind, kept = getattr(torch, dtype), getattr(torch, kept or dtype)
@@ -121,7 +122,7 @@ def check(lora_delta, mix, rows, dtype, tolerance, device, kept=None):
     x = torch.randn(rows, IN, generator=generator).to(kind)
     y = torch.randn(rows, TARGETS * WIDTH, generator=generator).to(kind)
     got, expected = y.to(device, copy=True), y.float()
-    lora_delta(got, x.to(device), [(start, stop, cast(d, kept, device)) for start, stop, d in routed])
+    way(got, x.to(device), [(start, stop, cast(d, kept, device)) for start, stop, d in routed])
     reference.lora_delta(expected, x, routed)
     scale = expected.abs().max()
     assert (got.cpu().float() - expected).abs().max() <= tolerance * scale

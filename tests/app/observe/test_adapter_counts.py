@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.access.caller import BASE
+from app.names import BASE
 from app.observe.adapter_counts import OTHER, AdapterCounts
 
 NAMES = [BASE, *(f"a{number}" for number in range(12))]

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from app.adapters.preconditions import check_preconditions
 from app.errors import (
     ConflictError,
-    InvalidRequestError,
     PreconditionFailedError,
     StoreError,
     UnknownAdapterError,
 )
-from app.store.catalog import Catalog, Version, check_name
+from app.store.catalog import Catalog, Version
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 NOW = "2026-01-02T03:04:05.000+00:00"
@@ -38,19 +37,6 @@ def catalog_of(*entries: dict[str, object]) -> Catalog:
     for entry in entries:
         catalog.apply(entry)
     return catalog
-
-
-@pytest.mark.parametrize("name", ["a", "0", "team-a.intent_2", "x" * 64, "base2", "a-"])
-def test_a_name_that_may_be(name: str) -> None:
-    assert check_name(name) == name
-
-
-@pytest.mark.parametrize(
-    "name", ["", "base", "A", "-a", ".a", "_a", "a..b", "a/b", "a@1", "x" * 65, "ä", "a\n", " a", "a b", "a\0", "../a"]
-)
-def test_a_name_that_may_not_be(name: str) -> None:
-    with pytest.raises(InvalidRequestError, match="base model" if name == "base" else "1 to 64"):
-        check_name(name)
 
 
 def test_versions_are_numbered_and_the_newest_is_meant() -> None:
