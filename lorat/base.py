@@ -79,19 +79,23 @@ class Base:
             raise InputError(f"prompt_name {name!r} is unknown: this adapter has {sorted(recipe.prompts)}")
         prompt = "" if name is None else recipe.prompts[name]
         left_out = prompt and not recipe.include_prompt
-        tokens = self.tokenizer.encode(
+        tokenizer = self.tokenizer_of(recipe)
+        tokens = tokenizer.encode(
             [_prepend(prompt, text) for text in texts],
             max_length=recipe.max_length,
             truncate=truncate,
             direction=direction,
-            lower_case=recipe.lower_case,
             spans=spans,
-            skip=self.tokenizer.prompt_length(prompt, recipe.lower_case) if left_out else 0,
+            skip=tokenizer.prompt_length(prompt) if left_out else 0,
             first=first,
         )
         if spans and prompt:
             tokens = [replace(token, spans=_behind(prompt, token.spans)) for token in tokens]
         return tokens
+
+    def tokenizer_of(self, recipe: Recipe) -> Tokenizer:
+        """The tokenizer, by the case that a recipe reads texts in."""
+        return self.tokenizer.lower_cased if recipe.lower_case else self.tokenizer
 
 
 def _prepend(prompt: str, text: Text) -> Text:

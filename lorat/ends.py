@@ -1,8 +1,9 @@
 """The ends of long texts, with the tokens that they have in the whole text.
 
-BERT's normaliser looks at one character at a time, its words end at spaces, punctuation and ideographs, and each word
-becomes tokens by itself. So a cut changes the word that it goes through, and an added token ("[MASK]") that it goes
-through falls into fewer words than it has characters. All other words are what they are without the cut.
+BERT's normaliser, and what makes lower case, look at one character at a time; BERT's words end at spaces, punctuation
+and ideographs, and each word becomes tokens by itself. So a cut changes the word that it goes through, and an added
+token ("[MASK]") that it goes through falls into fewer words than it has characters. All other words are what they are
+without the cut.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tokenizers import Encoding
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import BertNormalizer, Lowercase
+from tokenizers.normalizers import Sequence as Steps
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
 from lorat.errors import InputError
@@ -54,7 +56,7 @@ class Ends:
         self._unsure = max(map(len, added), default=1)  # words beside a cut
         self._apart = (
             isinstance(backend.pre_tokenizer, BertPreTokenizer)
-            and isinstance(backend.normalizer, BertNormalizer)
+            and all(isinstance(step, Lowercase | BertNormalizer) for step in steps_of(backend.normalizer))
             and not any(character.isspace() for content in added for character in content)
             and not _overlap(added)
         )
@@ -104,6 +106,13 @@ def encode_all(backend: Any, texts: Sequence[str], add_special_tokens: bool = Fa
     except TypeError as error:
         raise InputError("a text is not valid Unicode (it holds half of a surrogate pair): mend it") from error
     return encoded
+
+
+def steps_of(normalizer: Any) -> list[Any]:
+    """The normalisers that a tokenizer's comes to, one after another."""
+    if isinstance(normalizer, Steps):
+        return [normalizer[place] for place in range(len(normalizer))]
+    return [normalizer] if normalizer else []
 
 
 def _added(backend: Any) -> list[str]:

@@ -6,9 +6,12 @@ may share it; it tokenises outside the GIL.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
-from lorat.ends import Direction, End, Ends, encode_all
+from tokenizers import normalizers
+
+from lorat.ends import Direction, End, Ends, encode_all, steps_of
 from lorat.errors import InputError, InputTooLongError
 
 Text = str | tuple[str, str]
@@ -78,6 +81,22 @@ class Tokenizer:
         definition: str = self._backend.to_str()
         return definition
 
+    @cached_property
+    def lower_cased(self) -> "Tokenizer":
+        """This one behind what makes all but special tokens lower case: sentence-transformers' `do_lower_case`."""
+        steps = steps_of(self._backend.normalizer)
+        if any(isinstance(step, normalizers.Lowercase) for step in steps):
+            return self
+        backend = type(self._backend).from_str(self._backend.to_str())
+        backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *steps])
+        return Tokenizer(
+            backend,
+            max_length=self.max_length,
+            vocabulary=self.vocabulary,
+            pairs=self.pairs,
+            unknown=self._unknown,
+        )
+
     def limit(self, max_length: int | None) -> int:
         """Tokens of an input that are read where `max_length` are asked for: the model's own at most."""
         return min(max_length or self.max_length, self.max_length)
@@ -89,7 +108,6 @@ class Tokenizer:
         max_length: int | None = None,
         truncate: bool = True,
         direction: Direction = "right",
-        lower_case: bool = False,
         spans: bool = False,
         skip: int = 0,
         first: int = 0,
@@ -104,17 +122,17 @@ class Tokenizer:
         if not self.pairs and any(isinstance(text, tuple) for text in texts):
             raise InputError("this base has one token type only, so it takes no pairs: send single texts")
         parts = [(text,) if isinstance(text, str) else text for text in texts]
-        read = {part: part.lower() if lower_case else part for pair in parts for part in pair}
-        found = self._ends.find(read.values(), limit, direction) if truncate else self._ends.find_whole(read.values())
+        read = [part for pair in parts for part in pair]
+        found = self._ends.find(read, limit, direction) if truncate else self._ends.find_whole(read)
         tokens = []
         for position, pair in enumerate(parts, first):
-            ends = [found[read[part]] for part in pair]
+            ends = [found[part] for part in pair]
             sizes = self._sizes(ends, limit, truncate, position)
             whole = self._backend.post_process(
                 *(end.cut(size, direction) for end, size in zip(ends, sizes, strict=True))
             )
             types = list(whole.type_ids) if len(pair) == 2 else None
-            places = self._spans(whole, ends[0].start, pair[0], lower_case) if spans and types is None else None
+            places = self._spans(whole, ends[0].start, pair[0]) if spans and types is None else None
             tokens.append(Tokens(list(whole.ids), types, self._left(skip, ends[0], sizes[0], direction), places))
         return tokens
 
@@ -149,11 +167,11 @@ class Tokenizer:
         whole = end if end.whole else self._ends.find([end.text], size + skip, "right")[end.text]
         return max(skip - (len(whole) - size), 1)
 
-    def _spans(self, encoding: Any, start: int, text: str, lower_case: bool) -> list[Span | None]:
+    def _spans(self, encoding: Any, start: int, text: str) -> list[Span | None]:
         """A span of `text` for each token, None for the special ones around it. start: of the encoded part."""
         spans: list[Span | None] = []
         offsets = [(start + begin, start + end) for begin, end in encoding.offsets]
-        columns = (encoding.ids, encoding.tokens, _origin(offsets, text, lower_case), encoding.special_tokens_mask)
+        columns = (encoding.ids, encoding.tokens, offsets, encoding.special_tokens_mask)
         for value, token, (start, end), special in zip(*columns, strict=True):
             word = text[start:end] if value == self._unknown else token
             spans.append(None if special else Span(start, end, word))
@@ -186,15 +204,13 @@ class Tokenizer:
             raise InputTooLongError(f"{len(ids)} token ids, the limit is {limit}: send fewer or set truncate=true")
         return Tokens(list(ids[:limit] if direction == "right" else ids[-limit:]))
 
-    def lengths(self, texts: Sequence[str], lower_case: bool = False) -> list[int]:
+    def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, special ones included, before anything is cut. Raises InputError as `pieces`."""
-        flat = [text.lower() for text in texts] if lower_case else list(texts)
-        return [len(encoding) for encoding in encode_all(self._backend, flat, add_special_tokens=True)]
+        return [len(encoding) for encoding in encode_all(self._backend, list(texts), add_special_tokens=True)]
 
-    def prompt_length(self, prompt: str, lower_case: bool = False) -> int:
+    def prompt_length(self, prompt: str) -> int:
         """Tokens that a prompt takes at the head of a text: itself and the special token before it."""
-        ids = self._backend.encode(prompt.lower() if lower_case else prompt, add_special_tokens=True).ids
-        return len(ids) - 1
+        return len(self._backend.encode(prompt, add_special_tokens=True).ids) - 1
 
 
 def _pieces(encoding: Any, text: str) -> list[Piece]:
@@ -203,15 +219,6 @@ def _pieces(encoding: Any, text: str) -> list[Piece]:
         Piece(value, token, True, None, None) if special else Piece(value, text[start:stop], False, start, stop)
         for value, token, special, (start, stop) in columns
     ]
-
-
-def _origin(offsets: list[tuple[int, int]], text: str, lower_case: bool) -> list[tuple[int, int]]:
-    """Each token's start and end in `text`, from those in what was tokenised: its lower case, if `lower_case`."""
-    if not lower_case or len(text.lower()) == len(text):
-        return offsets
-    origin = [place for place, character in enumerate(text) for _ in character.lower()]  # "İ" becomes two
-    origin.append(len(text))
-    return [(origin[start], origin[end - 1] + 1 if end > start else origin[start]) for start, end in offsets]
 
 
 def _longest_first(sizes: list[int], room: int) -> list[int]:

@@ -29,6 +29,8 @@ MAX_LENGTH = 1_000_000  # more than any model takes; tokenizers write 10**30 whe
 MAX_MODULES = 16
 MAX_PROMPTS = 1000
 _FOLDER = re.compile(r"(?:[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63})?")
+_UNREAD = ("processing_kwargs", "query_length", "document_length", "query_expansion")
+_TOKENS = {"method": "forward", "method_output_name": "last_hidden_state"}
 _IN_AND_OUT = ("module_input_name", "module_output_name")
 
 
@@ -82,6 +84,7 @@ def _check_order(kinds: list[str]) -> None:
 def _read_transformer(folder: Path, fields: dict[str, Any]) -> None:
     config = _read_optional(folder / "sentence_bert_config.json")
     tokenizer = _read_optional(folder / "tokenizer_config.json")  # where sentence-transformers 6 keeps the length
+    _check_transformer(config, tokenizer)
     length = config.get("max_seq_length")
     if not (length is None or (_is_count(length) and length <= MAX_LENGTH)):
         raise AdapterFileError(f"max_seq_length must be a whole number above 2, up to {MAX_LENGTH}")
@@ -92,6 +95,23 @@ def _read_transformer(folder: Path, fields: dict[str, Any]) -> None:
         raise AdapterFileError("model_max_length must be a whole number above 2")
     fields["max_length"] = length or (limit if limit and limit <= MAX_LENGTH else None)
     fields["lower_case"] = _flag(config, "do_lower_case", False, "sentence_bert_config.json")
+
+
+def _check_transformer(config: Mapping[str, Any], tokenizer: Mapping[str, Any]) -> None:
+    """Raise UnsupportedAdapterError unless the encoder's last hidden states are pooled, of texts cut on the right."""
+    computed = {
+        "transformer_task": config.get("transformer_task") in (None, "feature-extraction"),
+        "module_output_name": config.get("module_output_name") in (None, "token_embeddings"),
+        "modality_config": config.get("modality_config") in (None, {"text": _TOKENS}),
+        **{name: not config.get(name) for name in _UNREAD},
+    }
+    if wrong := next((name for name, fits in computed.items() if not fits), None):
+        raise UnsupportedAdapterError(f"sentence_bert_config.json: {wrong}={short(config[wrong])} is not implemented")
+    if tokenizer.get("truncation_side", "right") != "right":
+        raise UnsupportedAdapterError(
+            f"tokenizer_config.json: truncation_side={short(tokenizer['truncation_side'])} is not implemented: "
+            "texts are cut on the right, or where a request says"
+        )
 
 
 def _is_count(value: Any) -> bool:
@@ -119,7 +139,8 @@ def _read_pooling(folder: Path, fields: dict[str, Any]) -> None:
 
 def _pooling_modes(config: Mapping[str, Any], file: str) -> tuple[str, ...]:
     flags = [name for name in config if name.startswith("pooling_mode_") and _flag(config, name, False, file)]
-    modes = config.get("pooling_mode", [_OLD_POOLING_KEYS.get(name, name) for name in flags])
+    old = [mode for name, mode in _OLD_POOLING_KEYS.items() if name in flags]  # in this order, whatever the file's
+    modes = config.get("pooling_mode", [*old, *(name for name in flags if name not in _OLD_POOLING_KEYS)])
     modes = [modes] if isinstance(modes, str) else modes
     if not isinstance(modes, list) or not all(isinstance(mode, str) for mode in modes):
         raise AdapterFileError(f"{file}: pooling_mode must be a text or a list of texts")

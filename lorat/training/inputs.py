@@ -20,9 +20,7 @@ Item = dict[str, Any]
 
 def encode(base: Base, texts: Sequence[str], *, spans: bool = False) -> list[Tokens]:
     """Tokens as the service makes them for a task with a head."""
-    return base.tokenizer.encode(
-        texts, max_length=base.recipe.max_length, lower_case=base.recipe.lower_case, spans=spans
-    )
+    return base.tokenizer_of(base.recipe).encode(texts, max_length=base.recipe.max_length, spans=spans)
 
 
 def texts_of(split: Split) -> list[str]:
@@ -44,7 +42,7 @@ def cut_texts(base: Base, split: Split) -> str:
     """A sentence for people where texts to train on are longer than what is read of them, else nothing."""
     texts = [*texts_of(split), *(split.second if isinstance(split, TextPairs) else ())]
     most = base.tokenizer.limit(base.recipe.max_length)
-    cut = sum(length > most for length in base.tokenizer.lengths(texts, base.recipe.lower_case))
+    cut = sum(length > most for length in base.tokenizer_of(base.recipe).lengths(texts))
     if not cut:
         return ""
     return f"{cut:,} of {len(texts):,} texts to train on are longer than {most} tokens: what comes after is not read."

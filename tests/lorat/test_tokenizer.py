@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
+from tokenizers import normalizers
 from tokenizers.pre_tokenizers import Metaspace
 from transformers import AutoTokenizer
 
@@ -12,6 +13,10 @@ from lorat.errors import InputError, InputTooLongError
 from lorat.tokenizer import Tokenizer
 
 ORACLE = AutoTokenizer.from_pretrained(locate_base(None))
+LOWERED = AutoTokenizer.from_pretrained(locate_base(None))
+LOWERED.backend_tokenizer.normalizer = normalizers.Sequence(
+    [normalizers.Lowercase(), LOWERED.backend_tokenizer.normalizer]
+)
 OURS = load_base(device="cpu").tokenizer
 texts = st.text(max_size=60)
 
@@ -151,10 +156,9 @@ def test_half_a_surrogate_pair_is_refused():
 
 
 @settings(deadline=None)
-@given(st.lists(texts, max_size=4), st.booleans())
-def test_lengths_are_before_anything_is_cut(given_texts, lower):
-    expected = [len(ORACLE(text.lower() if lower else text)["input_ids"]) for text in given_texts]
-    assert OURS.lengths(given_texts, lower) == expected
+@given(st.lists(texts, max_size=4))
+def test_lengths_are_before_anything_is_cut(given_texts):
+    assert OURS.lengths(given_texts) == [len(ORACLE(text)["input_ids"]) for text in given_texts]
     assert OURS.lengths(["word " * 600]) == [602]
 
 
@@ -163,3 +167,15 @@ def test_no_room_for_the_special_tokens_is_an_error(text, room):
     with pytest.raises(InputError, match=f"max_length={room}: special tokens alone are {room + 1}"):
         OURS.encode([text], max_length=room)
     assert len(OURS.encode([text], max_length=room + 1)[0]) == room + 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(texts | WORDS | st.sampled_from(["ΟΔΟΣ Σ", "a [MASK] b", "İ ẞ ǅ"]), max_size=4),
+    st.integers(8, 40),
+    st.sampled_from(SIDES),
+)
+def test_lower_case_is_that_of_sentence_transformers(given_texts, length, side):
+    LOWERED.truncation_side = side
+    got = [tokens.ids for tokens in OURS.lower_cased.encode(given_texts, max_length=length, direction=side)]
+    assert got == [LOWERED(text, truncation=True, max_length=length)["input_ids"] for text in given_texts]

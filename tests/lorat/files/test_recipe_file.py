@@ -140,6 +140,30 @@ def test_old_pooling_files_are_read(tmp_path):
     assert read_recipe(tmp_path) == Recipe(pooling=("cls",), normalize=False)
 
 
+def test_old_pooling_modes_stand_in_their_own_order(tiny_path, tmp_path):
+    saved(tiny_path, tmp_path, Pooling(32))
+    flags = {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}
+    (tmp_path / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 32} | flags))
+    expected = SentenceTransformer(str(tmp_path), device="cpu").encode(TEXTS)
+    assert np.abs(MultiLoRAT.from_pretrained(tmp_path, device="cpu").embed(TEXTS) - expected).max() <= 2e-5
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [("sentence_bert_config.json", "transformer_task", "fill-mask"), ("sentence_bert_config.json", "module_output_name", "logits"),
+     ("sentence_bert_config.json", "modality_config", {"text": {"method": "forward", "method_output_name": "pooler_output"}}),
+     ("sentence_bert_config.json", "processing_kwargs", {"text": {"max_length": 8}}), ("sentence_bert_config.json", "query_length", 8),
+     ("sentence_bert_config.json", "document_length", 8), ("sentence_bert_config.json", "query_expansion", {"strategy": "pad"}),
+     ("tokenizer_config.json", "truncation_side", "left")],
+)  # fmt: skip
+def test_what_changes_vectors_and_is_not_computed_is_refused(file, field, value, tiny_path, tmp_path):
+    saved(tiny_path, tmp_path, Pooling(32))
+    assert read_recipe(tmp_path).pooling == ("mean",)
+    (tmp_path / file).write_text(json.dumps(json.loads((tmp_path / file).read_text()) | {field: value}))
+    with pytest.raises(UnsupportedAdapterError, match=f"{file}: {field}="):
+        read_recipe(tmp_path)
+
+
 def test_a_directory_without_one_has_none_unless_half_of_it_is_there(tmp_path):
     assert read_recipe(tmp_path) is None
     (tmp_path / "1_Pooling").mkdir()
