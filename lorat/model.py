@@ -84,6 +84,11 @@ class LoRAT(ActivationCheckpointing, nn.Module):
         """The BertModel inside."""
         return encoder_of(self.model)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """The wrapped model's, as trainers ask for them."""
+        embeddings: nn.Module = self.model.get_input_embeddings()
+        return embeddings
+
     @property
     def config(self) -> Any:
         """The wrapped model's transformers config."""

@@ -72,7 +72,9 @@ class BaseShape:
     @classmethod
     def of(cls, config: Any, *, has_pooler: bool, base_id: str | None = None) -> "BaseShape":
         """The shape a transformers `BertConfig` describes. Raises BaseError for another family."""
-        if config.model_type != "bert" or config.is_decoder:
+        if config.is_decoder:
+            raise BaseError("the base's config says is_decoder: LoRAT wraps encoders, set it to false")
+        if config.model_type != "bert":
             raise BaseError(f"the base is a {config.model_type!r} model: LoRAT wraps BERT encoders (model_type 'bert')")
         positions = getattr(config, "position_embedding_type", None) or "absolute"
         if positions != "absolute":

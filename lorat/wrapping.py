@@ -40,6 +40,10 @@ def owners(encoder: nn.Module, sites: Sequence[Site]) -> list[tuple[nn.Module, s
         owner = encoder.get_submodule(parent)
         if not isinstance(getattr(owner, name), nn.Linear):
             raise BaseError(f"{site.module} is a {type(getattr(owner, name)).__name__}, not a Linear")
+        if (owner, name) in found:
+            raise BaseError(
+                f"{site.module} is of two layers at once: give a model whose layers are objects of their own"
+            )
         found.append((owner, name))
     return found
 

@@ -7,17 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
-from transformers import BertConfig
 
 from lorat.adapter import Task
 from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
+from lorat.files.architecture import difference
 from lorat.files.json_file import read_json, short
 from lorat.wrapping import TASKS
 
-_SAME = (
-    "model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "hidden_act",
-    "layer_norm_eps", "max_position_embeddings", "type_vocab_size", "position_embedding_type", "is_decoder",
-)  # fmt: skip
 _PIPELINE = ("normalizer", "pre_tokenizer")
 
 
@@ -29,14 +25,8 @@ def read_config(directory: Path | None, base: Any) -> dict[str, Any]:
     if directory is None:
         raise AdapterFileError("a whole model is converted from its directory, with config.json: name that")
     config: dict[str, Any] = read_json(directory / "config.json", dict)
-    usual = BertConfig()
-    for name in _SAME:
-        default = getattr(usual, name, "absolute")
-        theirs, ours = config.get(name, default), getattr(base, name, default)
-        if theirs != ours:
-            raise BaseMismatchError(
-                f"config.json: {name} is {short(theirs)}, the base has {short(ours)}: name its base"
-            )
+    if wrong := difference(config, base):
+        raise BaseMismatchError(f"config.json: {wrong}: name its base")
     return config
 
 

@@ -128,6 +128,8 @@ def _read_head(
         labels = default_labels(count)
     if len(labels) != count or len(set(labels)) != count:
         raise AdapterFileError(f"{len(labels)} labels are given and the classifier has {count}: name each once")
+    if "labels" not in facts and model_config.get("problem_type") == "regression":
+        raise UnsupportedAdapterError("config.json: problem_type is 'regression': served heads score labels")
     multi_label = facts.get("multi_label", model_config.get("problem_type") == MULTI_LABEL)
     return Head(classifier, tuple(labels), multi_label, pooler, pooler_lora)
 

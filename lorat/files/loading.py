@@ -13,7 +13,7 @@ from lorat.config import scaling
 from lorat.errors import ConfigError
 from lorat.files.adapter_file import CONFIG
 from lorat.files.json_file import read_json, short
-from lorat.files.model_labels import ModelLabels
+from lorat.files.model_labels import MULTI_LABEL, ModelLabels
 from lorat.files.peft_config import parse_peft_config
 from lorat.layers import LoRALinear
 from lorat.targets import Site
@@ -62,6 +62,8 @@ def check(adapter: Adapter, task: Task, labels: ModelLabels) -> None:
         raise ConfigError(f"the adapter is for {adapter.task}, the model for {task}")
     if adapter.head is None:
         return
+    if labels.problem_type == MULTI_LABEL and not adapter.head.multi_label:
+        raise ConfigError("the adapter scores one label of several, the model's problem_type says several: change that")
     if adapter.head.pooler_lora is not None:
         raise ConfigError("the adapter has LoRA on the pooler: it is served by MultiLoRAT, and trained by PEFT")
     theirs = replace(labels, names=adapter.head.labels)

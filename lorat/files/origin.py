@@ -6,7 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lorat.errors import ConfigError
+from lorat.files.architecture import difference
 from lorat.files.base_weights import has_pooler, names, opened, weight_files
+from lorat.files.json_file import read_json
 from lorat.fingerprint import base_id, is_encoder, tensors_id
 
 _ADAPTER = (".lora_A", ".lora_B", ".merged")
@@ -28,12 +31,17 @@ def model_id(encoder: Any, name_or_path: str | None) -> str | None:
     """The base id of a BertModel, wrapped or not: its checkpoint's, or where it differs from that, its own.
 
     None where its checkpoint is not at hand. Its own is what `lorat.fingerprint.base_id` gives once it is saved.
+    Raises ConfigError where its config makes something else of the checkpoint's tensors than `config.json` there.
     """
     checkpoint = find_checkpoint(name_or_path)
     if checkpoint is None:
         return None
     own = {name: tensor for name, tensor in _tensors(encoder).items() if is_encoder(name)}
-    return base_id(checkpoint) if _are_of(checkpoint, own) else tensors_id(own)
+    if not _are_of(checkpoint, own):
+        return tensors_id(own)
+    if wrong := difference(read_json(checkpoint / "config.json", dict), encoder.config):
+        raise ConfigError(f"{checkpoint}/config.json: {wrong.replace('the base', 'the model')}: load it unchanged")
+    return base_id(checkpoint)
 
 
 def _tensors(encoder: Any) -> dict[str, Tensor]:

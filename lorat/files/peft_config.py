@@ -138,7 +138,8 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     if not any(start is known or (isinstance(start, str) and start == known) for known in _INITIALISATIONS):
         raise UnsupportedAdapterError(
             f"adapter_config.json: init_lora_weights={short(start)} rewrites the base: convert the adapter "
-            "with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...)"
+            "with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...), and add its head, which PEFT "
+            "leaves out there"
         )
     if config.get("bias") not in (None, "none", "lora_only"):
         raise UnsupportedAdapterError(

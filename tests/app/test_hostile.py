@@ -505,6 +505,7 @@ CORPUS: dict[str, tuple[Build, str]] = {
     "100 tags": (facts(tags=[f"t{i}" for i in range(100)]), "tags must be"),
     "a probe of another kind": (facts(probes=[{"text": 1, "expected": []}]), "probes must be"),
     "probes of many numbers": (facts(probes=[{"text": "a", "expected": [1e308]}]), "probes must be"),
+    "a regression": (put("config.json", '{"problem_type": "regression"}', "head"), "'regression'"),
     "id2label is a list": (put("config.json", '{"id2label": [7, 8, 9]}', "head"), "id2label"),
     "id2label with gaps": (put("config.json", '{"id2label": {"0": "a", "1": "b", "9": "c"}}', "head"), "id2label"),
     "id2label of words": (put("config.json", '{"id2label": {"a": "0"}}', "head"), "id2label"),

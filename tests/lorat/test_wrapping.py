@@ -125,8 +125,32 @@ def load_shape(directory):
 
 
 def test_a_decoder_is_refused(tiny_path):
-    with pytest.raises(BaseError, match="LoRAT wraps BERT encoders"):
+    with pytest.raises(BaseError, match="is_decoder"):
         LoRAT(BertModel.from_pretrained(tiny_path, is_decoder=True))
+
+
+def test_layers_that_are_one_object_are_refused(tiny_path):
+    model = BertModel.from_pretrained(tiny_path)
+    model.encoder.layer[1] = model.encoder.layer[0]
+    before = state(model)
+    with pytest.raises(BaseError, match=r"encoder\.layer\.1\..* of two layers at once"):
+        LoRAT(model)
+    unchanged(model, before)
+
+
+@pytest.mark.parametrize("changed", [{"num_attention_heads": 2}, {"hidden_act": "relu"}, {"layer_norm_eps": 1e-2}])
+def test_a_model_that_computes_otherwise_than_its_checkpoint_is_not_saved(changed, tiny_path, tmp_path):
+    (name,) = changed
+    with pytest.raises(ConfigError, match=f"config.json: {name} is"):
+        LoRAT(BertModel.from_pretrained(tiny_path, **changed)).save(tmp_path / "adapter")
+    LoRAT(BertModel.from_pretrained(tiny_path)).save(tmp_path / "adapter")
+    with pytest.raises(ConfigError, match=f"config.json: {name} is"):
+        LoRAT.from_pretrained(BertModel.from_pretrained(tiny_path, **changed), tmp_path / "adapter")
+
+
+def test_trainers_find_the_embeddings(tiny_path):
+    model = LoRAT(classifier(tiny_path))
+    assert model.get_input_embeddings() is model.bert.embeddings.word_embeddings
 
 
 def test_an_embedding_has_no_pooler_to_save(tiny_path):
@@ -234,6 +258,12 @@ def test_labels_and_their_kind_come_back_with_the_adapter(tiny_path, tmp_path):
     assert facts[0] == facts[1] and facts[1]["labels"] == ["bad", "good"] and facts[1]["multi_label"]
     again.reset()
     assert again.config.id2label == {0: "LABEL_0", 1: "LABEL_1"} and again.config.problem_type is None
+
+
+def test_one_label_of_several_is_not_taken_for_several(tiny_path, tmp_path):
+    LoRAT(classifier(tiny_path)).save(tmp_path)
+    with pytest.raises(ConfigError, match="problem_type"):
+        LoRAT.from_pretrained(classifier(tiny_path, problem_type="multi_label_classification"), tmp_path)
 
 
 def test_labels_that_say_otherwise_are_refused(tiny_path, tmp_path):
