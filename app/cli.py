@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
         sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough, as `| head` does
+        _discard_output()
+        return 1
     except (LoratError, OSError) as error:
         _discard_output()
         print(f"lorat: {error}", file=sys.stderr)

@@ -80,12 +80,17 @@ class Client:
             named = base or "the embedded one"
             raise ServerError(f"{self._http.base_url} has another base than {named}: name its base with --base")
 
-    def require_push(self, name: str) -> None:
-        """Raise ServerError where the key opens no writes, or not this name: servers say so before they read files."""
-        form = self._send("POST", "/adapters", data={"name": name})
-        for response in (form, self._send("GET", _path(name))):
+    def require_push(self, name: str, replace: bool) -> None:
+        """Raise ServerError where the key opens no writes, or not this name, or where the name is there already.
+
+        Servers judge keys before they read files.
+        """
+        form, there = self._send("POST", "/adapters", data={"name": name}), self._send("GET", _path(name))
+        for response in (form, there):
             if response.status_code in (401, 403):
                 self._value(response)
+        if there.is_success and not replace:
+            raise ServerError(f"{name!r} is served already: choose another --name, or --replace it", 409)
 
     def infer(self, path: str, name: str, inputs: Sequence[Any], **options: Any) -> list[Any]:
         """What an adapter answers at `/embed`, `/classify` or `/token_classify`, an entry for each input.
@@ -157,11 +162,21 @@ class Client:
                 f"{response.status_code}: {self._http.base_url} sends on to {location}: give that as --url"
             )
         if not response.is_success:
-            raise ServerError(f"{response.status_code}: {_message(response)}", response.status_code)
+            raise ServerError(
+                f"{response.status_code}: {_message(response)}{self._hint(response)}", response.status_code
+            )
         try:
             return response.json() if response.content else None
         except ValueError as error:
             raise self._stranger() from error
+
+    def _hint(self, response: httpx.Response) -> str:
+        """What to change on a command line, where the server's own words do not say that."""
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            return " (here: --key, or LORAT_KEY)"
+        if response.status_code == httpx.codes.NOT_FOUND and self._http.base_url.path.strip("/"):
+            return f" (here: --url without {self._http.base_url.path.rstrip('/')!r}, unless a proxy takes it away)"
+        return ""
 
     def _stranger(self) -> ServerError:
         return ServerError(f"{self._http.base_url} answers, but not as LoRAT does: is it the right --url?")
@@ -214,6 +229,7 @@ def _wait_for_room(response: httpx.Response) -> int | None:
 
 def _message(response: httpx.Response) -> str:
     try:
-        return str(response.json()["error"])
+        error = response.json()["error"]
+        return str(error["message"] if isinstance(error, dict) else error)
     except (ValueError, KeyError, TypeError):
         return response.text[:500]

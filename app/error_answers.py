@@ -144,10 +144,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message, status = str(error.detail), error.status_code
     if status == 400:  # a body that its parser gave up on
-        wanted = "the files of one adapter as a form" if _is_form(request) else "well-formed JSON"
-        status, message = 422, f"{message.rstrip('.')}: send {wanted}"
+        status, message = 422, f"{message.rstrip('.')}: send {_wanted(request)}"
     headers = {"Allow": ", ".join(_allowed(request))} if status == 405 else error.headers
     return _respond(request, status, message, _KINDS.get(status, "Validation"), headers)
+
+
+def _wanted(request: Request) -> str:
+    """The body that a route reads."""
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        return f"it as it is, not compressed (Content-Encoding: {encoding[:20]})"
+    return "the files of one adapter as a form" if _is_form(request) else "well-formed JSON in UTF-8"
 
 
 def _is_form(request: Request) -> bool:

@@ -91,6 +91,8 @@ def open_service(settings: Settings, metrics: Metrics) -> Service:
         if settings.demo:
             import_demos(changes, log.catalog)
         preload(registry, engine, settings.preload, settings.slots)
+        if settings.reranker and log.catalog.find(settings.reranker) is None:
+            logger.warning("LORAT_RERANKER: there is no adapter %r yet, /rerank is a 404 until then", settings.reranker)
         follower.start()
     except BaseException:
         engine.close(timeout=5)  # a thread still inside torch when Python ends would abort the process

@@ -197,9 +197,9 @@ class MultiLoRAT:
     ) -> NDArray[np.float32]:
         """Vectors of texts, (texts, dimensions) float32, by the slot's recipe (normalised if it says so).
 
-        Raises InputError for one text that is not in a list, and what `Base.encode` raises.
+        Raises InputError for one text that is not in a list and for what is no slot, and what `Base.encode` raises.
         """
-        _check_list(texts)
+        _check(texts, slot)
         recipe = self.recipe(slot)
         if not texts:
             return np.empty((0, recipe.dimensions(self.base.shape.hidden)), np.float32)
@@ -212,7 +212,7 @@ class MultiLoRAT:
 
         Raises as `embed`, and NoHeadError for an adapter of another task.
         """
-        _check_list(texts)
+        _check(texts, slot, alone=False)
         if not texts:
             return []
         tokens = self.base.tokenizer.encode(texts, max_length=self.recipe(slot).max_length, truncate=truncate)
@@ -222,9 +222,15 @@ class MultiLoRAT:
         return [dict(zip(head.labels, row, strict=True)) for row in head.scores(logits).tolist()]
 
 
-def _check_list(texts: Sequence[Text]) -> None:
+def _check(texts: Sequence[Text], slot: Slot | None, alone: bool = True) -> None:
+    """alone: whether the base answers by itself."""
     if isinstance(texts, str):
         raise InputError("texts is one text: give a list of texts")
+    if not isinstance(slot, Slot) and not (alone and slot is None):
+        raise InputError(
+            f"slot is {type(slot).__name__}: give what load() returned, one for all texts; "
+            "rows of several adapters go to forward()"
+        )
 
 
 def _place(row: Row) -> tuple[int, int, int]:

@@ -111,7 +111,7 @@ def finish(vectors: Vectors, dimensions: int | None, normalize: bool) -> Vectors
     """Cut to `dimensions`, then divide by the Euclidean length. (n, d) to (n, min(d, dimensions)), float32."""
     cut = vectors[:, :dimensions] if dimensions else vectors
     if not normalize:
-        return cut
+        return np.ascontiguousarray(cut)
     lengths = np.sqrt(np.einsum("ij,ij->i", cut, cut, dtype=np.float64))[:, None]
     unit: Vectors = (cut / np.maximum(lengths, _SHORTEST)).astype(np.float32)
     return unit

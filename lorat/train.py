@@ -73,7 +73,7 @@ def train(plan: Plan) -> dict[str, Scores]:
 
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
-        raise ConfigError(f"training needs {missing[0]}, which is not installed: pip install 'lorat[train]'")
+        raise ConfigError(f"training needs {missing[0]}, which is not installed: pip install -e '.[train]'")
     data = read_training_data(
         plan.data,
         seed=plan.seed,

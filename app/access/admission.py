@@ -88,7 +88,7 @@ class Admission:
             )
         if work and now + self.seconds(work) > deadline:
             raise OverloadedError(
-                f"the answer would take {self.seconds(work):.1f} s, longer than the request waits: try again later",
+                f"the answer would take {self.seconds(work):.3g} s, longer than the request waits: try again later",
                 _whole(everything),
             )
 

@@ -4,13 +4,16 @@ FastAPI reads and parses the body before it comes to dependencies. So those that
 first; when FastAPI asks them again, the caller is known.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Set
+from difflib import get_close_matches
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from app.access.auth import caller_of, require_admin, require_all_names, require_inference, require_metrics
+from app.errors import InvalidRequestError
 from app.service import Service
 
 _Check = Callable[[Request], Awaitable[None]]
@@ -35,12 +38,14 @@ class Gated(APIRoute):
     def get_route_handler(self) -> _Handle:
         """As FastAPI's, behind the gate."""
         handle, checks, computes = super().get_route_handler(), self.checks, self.computes
+        parameters = _queries(self.dependant)
 
         async def gated(request: Request) -> Response:
             for check in checks:
                 await check(request)
             if require_inference in checks:
                 _require_names(request)
+                _require_known(request, parameters)
             return await _within_limits(request, handle) if computes else await handle(request)
 
         return gated
@@ -53,6 +58,20 @@ def _require_names(request: Request) -> None:
     for reference in (*request.path_params.values(), *request.query_params.getlist("adapter")):
         if not (openai and reference == served):
             caller.require(str(reference))
+
+
+def _queries(dependant: Dependant) -> set[str]:
+    """What a route reads of a query, with its dependencies."""
+    return {field.alias for field in dependant.query_params}.union(*map(_queries, dependant.dependencies))
+
+
+def _require_known(request: Request, parameters: Set[str]) -> None:
+    """Raises InvalidRequestError for a query that a route does not read: `?adaptor=x` is not the base's."""
+    for name in request.query_params:
+        if name not in parameters:
+            close = get_close_matches(name.lower(), parameters, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"it takes {', '.join(sorted(parameters)) or 'none'}"
+            raise InvalidRequestError(f"query.{name[:40]} is no parameter of this route: {hint}")
 
 
 async def _within_limits(request: Request, handle: _Handle) -> Response:

@@ -10,6 +10,8 @@ from typing import Any
 
 from app.client import Client, files_of
 from app.commands.process import SettingsError, prepare_process, read_settings
+from app.environment import check_variables
+from app.settings import Settings
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 _MOST_HOURS = 876_000  # a hundred years
@@ -49,10 +51,21 @@ def add_parsers(commands: Any) -> None:
 
 def remote(parser: argparse.ArgumentParser, run: Any, opens: str = "writes") -> argparse.ArgumentParser:
     """A command that talks to a server. opens: what it needs a key for."""
-    parser.add_argument("--url", default=os.environ.get("LORAT_URL", DEFAULT_URL), help="the server (LORAT_URL)")
+    parser.add_argument(
+        "--url", default=os.environ.get("LORAT_URL", DEFAULT_URL), help=f"the server (LORAT_URL; default {DEFAULT_URL})"
+    )
     add_key(parser, opens)
     parser.set_defaults(run=run)
     return parser
+
+
+def client_of(options: argparse.Namespace) -> Client:
+    """The server that a command talks to. Raises SettingsError for a variable of another name than the known ones."""
+    try:
+        check_variables(os.environ, Settings.model_fields)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return Client(options.url, options.key)
 
 
 def add_key(parser: argparse.ArgumentParser, opens: str) -> None:
@@ -81,7 +94,7 @@ def _require(directory: Path) -> None:
 
 def _push(options: argparse.Namespace) -> None:
     _require(options.directory)
-    with Client(options.url, options.key) as client:
+    with client_of(options) as client:
         record = client.push(options.directory, options.name, replace=options.replace, dry_run=options.dry_run)
     if options.dry_run:
         _report(options.directory, "would be accepted", record)
@@ -106,7 +119,7 @@ def _report(directory: Path, done: str, record: dict[str, Any]) -> None:
 
 
 def _list(options: argparse.Namespace) -> None:
-    with Client(options.url, options.key) as client:
+    with client_of(options) as client:
         for record in client.adapters():
             print(f"{record['name']}@{record['version']}\t{_summary(record)}")
 
@@ -119,13 +132,13 @@ def _summary(record: dict[str, Any]) -> str:
 
 
 def _versions(options: argparse.Namespace) -> None:
-    with Client(options.url, options.key) as client:
+    with client_of(options) as client:
         for record in client.versions(options.name):
             print(f"{record['name']}@{record['version']}\t{record['created']}\t{_summary(record)}")
 
 
 def _rollback(options: argparse.Namespace) -> None:
-    with Client(options.url, options.key) as client:
+    with client_of(options) as client:
         record = client.rollback(options.name, options.version)
     print(f"{options.name}@{options.version} is served as {record['name']}@{record['version']}")
 
@@ -163,6 +176,6 @@ def _gc(options: argparse.Namespace) -> None:
 
 
 def _delete(options: argparse.Namespace) -> None:
-    with Client(options.url, options.key) as client:
+    with client_of(options) as client:
         client.delete(options.name)
     print(f"{options.name} is deleted")

@@ -5,8 +5,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from app.client import Client, ServerError
-from app.commands.adapters import add_key, remote, report_pushed
+from app.client import ServerError
+from app.commands.adapters import add_key, client_of, remote, report_pushed
 from app.commands.process import SettingsError, prepare_process
 from app.names import check_name
 from lorat.errors import LoratError
@@ -18,6 +18,7 @@ def add_parsers(commands: Any) -> None:
     train = commands.add_parser("train", help="fine-tune an adapter on a labelled file")
     add_arguments(train)
     train.add_argument("--push", dest="url", metavar="URL", help="serve the result at this server")
+    train.add_argument("--replace", action="store_true", help="with --push: make it the newest version of its name")
     add_key(train, "writes")
     train.set_defaults(run=_train)
     evaluate = remote(
@@ -53,18 +54,18 @@ def _train(options: argparse.Namespace) -> None:
 def _check_push(options: argparse.Namespace) -> None:
     """Refuse before the training what would be refused after it: the name, the URL, the key, another base."""
     check_name(options.name)
-    with Client(options.url, options.key) as client:
+    with client_of(options) as client:
         from lorat import load_base
 
         client.require_base(load_base(options.base, device="cpu").shape.base_id, options.base)
-        client.require_push(options.name)
+        client.require_push(options.name, options.replace)
 
 
 def _push(out: Path, options: argparse.Namespace) -> None:
     """Serve what was trained. Raises ServerError, which says how to go on: the training is done."""
     try:
-        with Client(options.url, options.key) as client:
-            record = client.push(out, options.name, replace=True)
+        with client_of(options) as client:
+            record = client.push(out, options.name, replace=options.replace)
     except LoratError as error:
         again = shlex.join(["lorat", "push", str(out), "--name", options.name, "--replace", "--url", options.url])
         raise ServerError(f"{error}. The adapter is whole in {out}, it is served by: {again}") from error
@@ -83,7 +84,7 @@ def _eval(options: argparse.Namespace) -> None:
     if options.adapter:
         evaluation = evaluate_directory(source, options.adapter, options.base)
     else:
-        with Client(options.url, options.key) as client:
+        with client_of(options) as client:
             evaluation = evaluate_served(source, options.name, client, options.base)
     for line in evaluation.about:
         print(line)

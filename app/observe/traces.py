@@ -31,7 +31,7 @@ def open_traces(endpoint: SecretStr | None) -> "Traces | None":
         return Traces(url)
     except ImportError as error:
         raise ConfigError(
-            f"LORAT_TRACE_ENDPOINT needs the extra `trace`: pip install 'lorat[trace]' ({error})"
+            f"LORAT_TRACE_ENDPOINT needs the extra `trace`: pip install -e '.[trace]' ({error})"
         ) from error
 
 

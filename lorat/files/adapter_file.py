@@ -41,6 +41,8 @@ def read_adapter(directory: str | Path, base: BaseShape, *, max_rank: int = MAX_
     implemented) or BaseMismatchError (made for another base), each naming the file and the field.
     """
     directory = Path(directory)
+    if not directory.is_dir():
+        raise AdapterFileError(f"{directory} is no directory: name an adapter's")
     config = parse_peft_config(read_json(directory / CONFIG, dict))
     facts = read_facts(directory)
     check_base(facts.get("base_id"), base)

@@ -184,9 +184,10 @@ def _read_labels(path: Path, train: FieldRows, leave_out: Sequence[str]) -> tupl
         names.sort(key=lambda name: name != "O")
     _refuse_unknown(set(leave_out) - set(names))
     labels = tuple(name for name in names if name not in leave_out)
+    source = file.name if given else train.name
     if len(labels) < 2:
-        raise ConfigError(f"the data has {len(labels)} label(s): at least 2 are needed")
-    return labels, file.name if given else train.name
+        raise ConfigError(f"{source} has {len(labels)} label(s): at least 2 are needed")
+    return labels, source
 
 
 def _refuse_unknown(left_out: Collection[str]) -> None:

@@ -170,14 +170,29 @@ def test_a_name_that_is_taken_is_replaced_by_a_flag(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("adapters", [1, 1000])  # fewer than a buffer, and more
-def test_output_that_cannot_be_written_is_one_line(adapters):
+@pytest.mark.parametrize(("gone", "says"), [(True, ""), (False, "lorat: [Errno 28] No space left on device\n")])
+def test_output_that_cannot_be_written_is_one_line_and_a_reader_that_has_gone_none(gone, says, adapters):
     page = json.dumps({"adapters": [RECORD] * adapters, "next": None}).encode()
     reader, writer = os.pipe()
     os.close(reader)
-    with answering(200, page) as (url, _), open(writer, "wb") as broken:
+    with answering(200, page) as (url, _), open(writer, "wb") as pipe, open("/dev/full", "wb", buffering=0) as full:
         command = [sys.executable, "-m", "app", "list", "--url", url]
-        done = subprocess.run(command, stdout=broken, stderr=subprocess.PIPE, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, "lorat: [Errno 32] Broken pipe\n")
+        done = subprocess.run(command, stdout=pipe if gone else full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, says)
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "body", "says"),
+    [
+        (401, "", b'{"error": "send a key"}', "401: send a key (here: --key, or LORAT_KEY)"),
+        (404, "/v1", b'{"error": {"message": "Not Found", "code": null}}', "404: Not Found (here: --url without '/v1'"),
+        (404, "", b'{"error": "there is no adapter"}', "404: there is no adapter\n"),
+    ],
+)
+def test_a_refusal_says_what_to_change_on_the_command_line(status, path, body, says, capsys):
+    with answering(status, body) as (url, _):
+        assert main(["list", "--url", url + path]) == 1
+    assert says in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -196,6 +211,13 @@ def test_a_server_without_room_is_asked_again_when_it_says_but_not_for_ever(stat
         with client, pytest.raises(ServerError, match=f"{status}: no room"):
             client.infer("/embed", "x", ["a"])
     assert len(asked) == calls
+
+
+def test_a_misspelt_variable_is_refused_before_anything_is_sent(monkeypatch, capsys):
+    monkeypatch.setenv("LORAT_ULR", "http://127.0.0.1:1")
+    with answering(200, b"{}") as (url, asked):
+        assert main(["list", "--url", url]) == 1
+    assert asked == [] and "LORAT_ULR is no setting: did you mean LORAT_URL?" in capsys.readouterr().err
 
 
 def test_a_server_that_is_no_lorat_has_no_base():

@@ -1,5 +1,6 @@
 """`/embed` and `/classify` over HTTP, against the library's oracles."""
 
+import gzip
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,37 @@ def test_vectors_are_cut_then_normalised(server):
     cut = embed(server, "hello", dimensions=8)
     assert np.allclose(cut[0], raw[0, :8] / np.linalg.norm(raw[0, :8]), atol=1e-6)
     assert np.allclose(embed(server, "hello", dimensions=8, normalize=False), raw[:, :8])
+    both = embed(server, ["hello", "hello"], dimensions=8, normalize=False)
+    assert both.shape == (2, 8) and np.allclose(both, raw[:, :8], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "says"),
+    [
+        ("POST", "/embed?adaptor=x", "query.adaptor is no parameter of this route: did you mean adapter?"),
+        ("POST", "/classify?Adapter=x", "query.Adapter is no parameter of this route: did you mean adapter?"),
+        ("POST", "/v1/embeddings?name=x", "query.name is no parameter of this route: it takes adapter"),
+        ("POST", "/adapters?dryrun=true", "did you mean dry_run?"),
+        ("GET", "/adapters?tags=x", "did you mean tag?"),
+        ("GET", "/v1/models?limit=3", "query.limit is no parameter of this route: it takes none"),
+    ],
+)
+def test_a_query_that_a_route_does_not_read_is_refused(method, path, says, server):
+    response = server.request(method, path, json={"inputs": "hello"})
+    error = response.json()["error"]
+    assert response.status_code == 422 and says in (error["message"] if isinstance(error, dict) else error)
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "says"),
+    [
+        (gzip.compress(b'{"inputs": "x"}'), {"Content-Encoding": "gzip"}, "not compressed (Content-Encoding: gzip)"),
+        ('{"inputs": "é"}'.encode("latin-1"), {}, "send well-formed JSON in UTF-8"),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_how_to_send_it(body, headers, says, server):
+    response = server.post("/embed", content=body, headers={"Content-Type": "application/json", **headers})
+    assert response.status_code == 422 and says in response.json()["error"]
 
 
 def test_octets_are_the_same_bits(server):

@@ -91,8 +91,11 @@ def test_a_key_of_the_environment_opens_a_server_that_asks_for_one(base, tmp_pat
     settings = Settings(base=str(base), store=str(tmp_path / "store"), demo=False, slots=4, admin_key="open-sesame")
     with running(settings) as client:
         monkeypatch.setenv("LORAT_KEY", "open-sesame")
-        assert main([*train, "--name", "x", "--push", str(client.base_url)]) == 0
+        push = ["--name", "x", "--push", str(client.base_url)]
+        assert main([*train, *push]) == 0
         assert "is served as x@1" in capsys.readouterr().out
+        (tmp_path / "again").mkdir()
+        refused(push, "'x' is served already", base, tmp_path / "again", capsys)
         assert (
             main(["eval", "--data", str(data), "--base", str(base), "--name", "x", "--url", str(client.base_url)]) == 0
         )

@@ -238,6 +238,11 @@ def test_nothing_is_answered_with_nothing_and_one_text_is_no_list(tiny, tiny_pat
     for ask in (tiny.embed, lambda text: tiny.classify(text, slot)):
         with pytest.raises(InputError, match="give a list of texts"):
             ask("hello")
+    for wrong in ("name", [slot, None]):
+        with pytest.raises(InputError, match=r"give what load\(\) returned"):
+            tiny.embed(["hello", "there"], wrong)
+    with pytest.raises(InputError, match="slot is NoneType"):
+        tiny.classify(["hello"], None)
     tiny.unload(slot)
 
 

@@ -290,8 +290,8 @@ def test_a_label_that_labels_json_lacks_is_refused_with_its_line(tmp_path):
         ('["animal", 1]', "must be a list of texts that are not blank"),
         ('["animal", " "]', "must be a list of texts that are not blank"),
         ('["animal", "animal"]', "names a label twice"),
-        ('["animal"]', "the data has 1 label(s): at least 2 are needed"),
-        ("[]", "the data has 0 label(s): at least 2 are needed"),
+        ('["animal"]', "labels.json has 1 label(s): at least 2 are needed"),
+        ("[]", "labels.json has 0 label(s): at least 2 are needed"),
         ('["animal", "colour", "number"]', "train.jsonl has no row with the label 'number': add some, or leave it out"),
     ],
 )
@@ -310,7 +310,7 @@ def test_labels_that_cannot_be_honoured_are_refused(labels, says, tmp_path):
     ],
 )
 def test_one_label_is_refused(rows, tmp_path):
-    refused(jsonl(tmp_path / "x.jsonl", rows), "the data has 1 label(s): at least 2 are needed")
+    refused(jsonl(tmp_path / "x.jsonl", rows), "x.jsonl has 1 label(s): at least 2 are needed")
 
 
 def test_labels_json_gives_the_order_of_labels(tmp_path):
@@ -359,7 +359,7 @@ def test_labels_left_out_leave_every_split(tmp_path):
     ("rows", "leave_out", "says"),
     [
         (labelled, "number", "leave_out has 'number', which is no label of the data"),
-        (labelled, "animal", "the data has 1 label(s)"),
+        (labelled, "animal", "has 1 label(s)"),
         (several, "a", "leave_out is for texts with one label each"),
         (tagged, "O", "leave_out is for texts with one label each"),
         (paired, "a", "leave_out is for texts with one label each"),
