@@ -6,9 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from app.commands import adapters, serving, training
+from app.commands import adapters, converting, serving, training
 from lorat import __version__
-from lorat.convert.command import add_parser as add_convert
 from lorat.errors import LoratError
 
 
@@ -47,6 +46,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serving.add_parsers(commands)
     training.add_parsers(commands)
-    add_convert(commands)
+    converting.add_parsers(commands)
     adapters.add_parsers(commands)
     return parser

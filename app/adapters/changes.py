@@ -4,11 +4,11 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.adapters.preconditions import check_preconditions, check_unchanged
+from app.adapters.preconditions import ANY, Conditions
 from app.adapters.record import make_record
 from app.adapters.registry import Registry
 from app.adapters.upload import Unpacked, UploadLimits, unpack
@@ -23,25 +23,6 @@ from app.store.retention import end_old_versions
 from lorat import Adapter
 
 logger = logging.getLogger("lorat")
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What an upload says of the version that is there: HTTP's preconditions, and `?replace=true`."""
-
-    if_match: str | None = None
-    if_none_match: str | None = None
-    replace: bool = False
-
-    def would_write(self, catalog: Catalog, name: str, digest: str) -> bool:
-        """Whether content becomes the next version of a name: see `check_preconditions`."""
-        return check_preconditions(
-            catalog.newest(name),
-            digest,
-            if_match=self.if_match,
-            if_none_match=self.if_none_match,
-            replace=self.replace,
-        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +73,7 @@ class Changes:
         self,
         name: str,
         received: Received,
-        conditions: Conditions = Conditions(),
+        conditions: Conditions = ANY,
         *,
         dry_run: bool = False,
     ) -> Uploaded:
@@ -108,7 +89,7 @@ class Changes:
             files = found.files
             if dry_run:
                 self._log.refresh()  # as committing would
-                conditions.would_write(self._log.catalog, name, found.digest)
+                conditions.would_write(self._log.catalog.newest(name), found.digest)
                 return Uploaded(None, found.record, False, files.ignored)
             pack(files.directory, files.files, directory / "content.zip")
             version, new = self._commit(name, found.digest, found.record, conditions, directory / "content.zip")
@@ -127,16 +108,14 @@ class Changes:
         except StoreError as error:
             logger.warning("old versions of %s could not be ended: %s", name, error)
 
-    def rollback(
-        self, name: str, number: int, if_match: str | None = None, if_none_match: str | None = None
-    ) -> tuple[Version, bool]:
+    def rollback(self, name: str, number: int, conditions: Conditions = ANY) -> tuple[Version, bool]:
         """Make an old version's content the newest again: the version that `name` now means, and whether it is new.
 
         Raises UnknownAdapterError, PreconditionFailedError; DamagedError for content that could not be served.
         """
         check_name(name)
         version = self._registry.bind(f"{name}@{number}").version
-        conditions = Conditions(if_match, if_none_match, replace=True)
+        conditions = replace(conditions, replace=True)  # its content is other than the newest's
         done = self._commit(name, version.digest, version.record, conditions, old=version)
         self._end_old_versions(name)
         return done
@@ -159,7 +138,7 @@ class Changes:
             nonlocal decided, before, kept
             if old:
                 catalog.resolve(old.reference)  # once it is deleted, its content may be collected
-            write = conditions.would_write(catalog, name, digest)
+            write = conditions.would_write(catalog.newest(name), digest)
             if content and catalog.generation(digest) != kept:  # it was collected since
                 kept = self._log.store.put_content(digest, content)
             if not write:
@@ -185,7 +164,7 @@ class Changes:
         """
         self._log.refresh()
         try:
-            conditions.would_write(self._log.catalog, name, digest)
+            conditions.would_write(self._log.catalog.newest(name), digest)
         except (ConflictError, PreconditionFailedError) as error:
             mended = self._mend(name, digest, content)
             if mended is None:
@@ -202,9 +181,7 @@ class Changes:
         self._registry.mended(digest)
         return version
 
-    def configure(
-        self, name: str, changes: Mapping[str, Any], if_match: str | None = None, if_none_match: str | None = None
-    ) -> Version:
+    def configure(self, name: str, changes: Mapping[str, Any], conditions: Conditions = ANY) -> Version:
         """Set some settings of a name; its newest version.
 
         Raises UnknownAdapterError, PreconditionFailedError, InvalidRequestError for one version's name.
@@ -216,7 +193,7 @@ class Changes:
         def decide(catalog: Catalog) -> dict[str, Any] | None:
             nonlocal found
             found = catalog.resolve(name)
-            check_unchanged(found, if_match, if_none_match)
+            conditions.check_unchanged(found)
             settings = {**catalog.settings(name), **changes}
             if settings == dict(catalog.settings(name)):
                 return None
@@ -228,7 +205,7 @@ class Changes:
             note_change("configured", found, **changes)
         return found
 
-    def delete(self, reference: str, if_match: str | None = None, if_none_match: str | None = None) -> None:
+    def delete(self, reference: str, conditions: Conditions = ANY) -> None:
         """End a name (`x`) or one version of it (`x@2`); requests already bound finish.
 
         Raises UnknownAdapterError, PreconditionFailedError.
@@ -239,7 +216,7 @@ class Changes:
         def decide(catalog: Catalog) -> dict[str, Any]:
             nonlocal found
             found = catalog.resolve(reference)
-            check_unchanged(found, if_match, if_none_match)
+            conditions.check_unchanged(found)
             version = None if whole else found.version
             return {"op": "delete", "name": found.name, "version": version, "created": now()}
 

@@ -11,7 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from app.access.auth import caller_of, require_admin, require_inference
 from app.access.gated import Gated
-from app.adapters.changes import Conditions
+from app.adapters.preconditions import Conditions
 from app.adapters.registry import Registry
 from app.adapters.temporary import temporary_room
 from app.adapters.upload_archive import Received
@@ -130,5 +130,5 @@ async def record(request: Request, name: str, response: Response) -> dict[str, A
 async def delete(request: Request, name: str, if_match: Match = None, if_none_match: Match = None) -> None:
     """End a name, or one version of it; requests already admitted finish."""
     service = service_of(request)
-    await run_in_threadpool(service.changes.delete, name, if_match, if_none_match)
+    await run_in_threadpool(service.changes.delete, name, Conditions(if_match, if_none_match))
     service.serve(name)

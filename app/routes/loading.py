@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from app.adapters.changes import Conditions
+from app.adapters.preconditions import Conditions
 from app.errors import ConflictError, ForbiddenError
 from app.service import Service
 from lorat.errors import LoratError

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 
 from app.access.auth import require_admin, require_inference
 from app.access.gated import Gated
-from app.adapters.preconditions import is_known
+from app.adapters.preconditions import Conditions, is_known
 from app.adapters.registry import Registry
 from app.adapters.temporary import temporary_room
 from app.answers import json_response
@@ -69,7 +69,8 @@ async def rollback(
 ) -> JSONResponse:
     """Make an old version's content the newest version again."""
     service = service_of(request)
-    version, new = await run_in_threadpool(service.changes.rollback, name, body.version, if_match, if_none_match)
+    conditions = Conditions(if_match, if_none_match)
+    version, new = await run_in_threadpool(service.changes.rollback, name, body.version, conditions)
     service.serve(name)
     headers = {"Location": f"/adapters/{version.name}", **etag(version)}
     return JSONResponse(service.registry.show(version), 201 if new else 200, headers)
@@ -93,7 +94,7 @@ async def configure(
     """Change the settings of a name."""
     service = service_of(request)
     changes = body.model_dump(exclude_unset=True)
-    version = await run_in_threadpool(service.changes.configure, name, changes, if_match, if_none_match)
+    version = await run_in_threadpool(service.changes.configure, name, changes, Conditions(if_match, if_none_match))
     service.follower.wake()
     response.headers.update(etag(version))
     return service.registry.show(version)

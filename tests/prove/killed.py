@@ -15,7 +15,8 @@ from typing import Any
 import obstore
 
 import app.store.objects
-from app.adapters.changes import Changes, Conditions
+from app.adapters.changes import Changes
+from app.adapters.preconditions import Conditions
 from app.adapters.registry import Registry
 from app.adapters.upload import UploadLimits
 from app.errors import ConflictError

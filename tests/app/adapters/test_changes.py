@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from app.adapters.changes import Conditions
+from app.adapters.preconditions import Conditions
 from app.errors import ConflictError, DamagedError, PreconditionFailedError
 from app.store.gc import collect
 from tests.app.adapters.process import Process, files

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.adapters import reading
-from app.adapters.changes import Conditions
+from app.adapters.preconditions import Conditions
 from app.errors import StoreError
 from app.store.catalog import Version
 from app.store.gc import collect

@@ -1,4 +1,4 @@
-"""The fold of the log: numbers, references, preconditions."""
+"""The fold of the log: numbers, references."""
 
 import json
 import threading
@@ -7,14 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.adapters.preconditions import check_preconditions
 from app.errors import (
-    ConflictError,
-    PreconditionFailedError,
     StoreError,
     UnknownAdapterError,
 )
-from app.store.catalog import Catalog, Version
+from app.store.catalog import Catalog
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 NOW = "2026-01-02T03:04:05.000+00:00"
@@ -220,50 +217,6 @@ def test_readers_never_see_half_a_change() -> None:
     for reader in readers:
         reader.join()
     assert errors == []
-
-
-CURRENT = Version("x", 3, A, NOW, {})
-ALLOWED = [  # current, digest, if_match, if_none_match, replace, is a new version written
-    (None, A, None, None, False, True),
-    (None, A, None, "*", False, True),
-    (None, A, None, None, True, True),
-    (CURRENT, A, None, None, False, False),
-    (CURRENT, A, f'"{B}"', None, False, False),  # a retry whose If-Match has gone stale by its own success
-    (CURRENT, A, None, None, True, False),
-    (CURRENT, B, f'"{A}"', None, False, True),
-    (CURRENT, B, A, None, False, True),
-    (CURRENT, B, f'"sha256:{A}"', None, False, True),
-    (CURRENT, B, f'"{C}", "{A}"', None, False, True),
-    (CURRENT, B, "*", None, False, True),
-    (CURRENT, B, None, None, True, True),
-    (CURRENT, B, None, f'"{C}"', True, True),
-]
-REFUSED = [
-    (CURRENT, B, None, None, False, ConflictError),
-    (CURRENT, B, None, f'"{C}"', False, ConflictError),
-    (CURRENT, B, f'"{C}"', None, False, PreconditionFailedError),
-    (CURRENT, B, f'"{C}"', None, True, PreconditionFailedError),
-    (CURRENT, B, f'W/"{A}"', None, False, PreconditionFailedError),  # If-Match compares strongly
-    (CURRENT, B, "", None, False, PreconditionFailedError),
-    (CURRENT, A, None, "*", False, PreconditionFailedError),
-    (CURRENT, B, None, "*", True, PreconditionFailedError),
-    (CURRENT, B, None, f'"{A}"', True, PreconditionFailedError),
-    (CURRENT, B, None, f'"sha256:{A}"', True, PreconditionFailedError),
-    (None, A, f'"{A}"', None, False, PreconditionFailedError),
-    (None, A, "*", None, False, PreconditionFailedError),
-]
-
-
-@pytest.mark.parametrize(("current", "digest", "if_match", "if_none_match", "replace", "writes"), ALLOWED)
-def test_preconditions_that_hold(current, digest, if_match, if_none_match, replace, writes) -> None:  # type: ignore[no-untyped-def]
-    said = check_preconditions(current, digest, if_match=if_match, if_none_match=if_none_match, replace=replace)
-    assert said is writes
-
-
-@pytest.mark.parametrize(("current", "digest", "if_match", "if_none_match", "replace", "error"), REFUSED)
-def test_preconditions_that_do_not(current, digest, if_match, if_none_match, replace, error) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(error):
-        check_preconditions(current, digest, if_match=if_match, if_none_match=if_none_match, replace=replace)
 
 
 def test_versions_with_the_same_record_share_it_also_when_restored() -> None:

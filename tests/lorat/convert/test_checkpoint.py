@@ -1,19 +1,14 @@
 """Files from strangers: read without running them, or refused with what to do instead."""
 
-import argparse
 import pickle
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import BertModel
 
 from lorat.convert import convert
 from lorat.convert.checkpoint import plain_name, read_checkpoint
-from lorat.convert.command import add_parser
 from lorat.errors import AdapterFileError, ConfigError, UnsupportedAdapterError
 from tests.full_disk import room_for
 
@@ -131,38 +126,3 @@ def test_nothing_is_written_over_and_nothing_half(tiny_path, tmp_path, monkeypat
     with room_for(300), pytest.raises(ConfigError, match="out cannot be written: File too large: free some space"):
         convert(tmp_path / "a.pt", tmp_path / "out", labels=["x"], **how)
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_the_command(tiny_path, tmp_path, capsys):
-    model = BertModel.from_pretrained(tiny_path)
-    with torch.no_grad():
-        model.get_submodule(SITE).weight += 0.1 * torch.randn(32, 32)
-        model.embeddings.LayerNorm.bias += 1
-    model.save_pretrained(tmp_path / "model")
-    parser = argparse.ArgumentParser()
-    add_parser(parser.add_subparsers())
-    words = [
-        "convert",
-        str(tmp_path / "model"),
-        "--out",
-        str(tmp_path / "out"),
-        "--base",
-        str(tiny_path),
-        "--rank",
-        "4",
-        "--drop",
-    ]
-    options = parser.parse_args(words)
-    options.run(options)
-    printed = capsys.readouterr().out
-    assert (
-        "a embedding" not in printed and "embedding adapter" in printed and "of kind full, rank 4, alpha 4" in printed
-    )
-    assert "relative error, layer 0: query 0." in printed
-    assert "dropped embeddings.LayerNorm.bias: new, or zero in the base" in printed
-    assert parser.parse_args(["convert", "a", "--out", "b", "--labels", "a, b"]).labels == ("a", "b")
-
-
-def test_the_command_line_does_not_bring_torch():
-    code = "import sys, lorat.convert.command; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,14 +1,14 @@
 """`lorat convert SOURCE --out DIR`."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
+from app.commands.process import prepare_process
 from lorat.convert.kinds import KINDS
 
 
-def add_parser(commands: Any) -> None:
+def add_parsers(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = commands.add_parser("convert", help="make an adapter of another library's fine-tune, or of a whole model")
     kinds = "; ".join(f"{name}: {meaning}" for name, meaning in KINDS.items())
@@ -35,7 +35,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _run(options: argparse.Namespace) -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: its threads spin for whatever else runs
+    prepare_process()
     from lorat.convert.conversion import convert
 
     report = convert(
