@@ -127,6 +127,8 @@ class Loads:
     def __init__(self, url: str, process: ProcessFacts, directory: Path, size: int) -> None:
         self._url, self._process, self._size = url, process, size
         self._choose = _requests(url, directory, size)
+        self._asking: set[asyncio.Task[None]] = set()  # of the last load
+        self._free: list[Connection] = []
 
     async def run(self, seconds: float, shares: list[float]) -> dict[str, Any]:
         """The capacity, and each load's row."""
@@ -137,14 +139,14 @@ class Loads:
         at_rest = await self._at_rest()
         rows = []
         for share in shares:
-            outcome, elapsed = await self._load(share * capacity / self._size, seconds, f"{share:g} x")
+            outcome = await self._load(share * capacity / self._size, seconds, f"{share:g} x")
             recovery = await self._recover(at_rest)
-            row = {"share": share, "rate": share * capacity, **outcome.summary(elapsed, self._size)}
+            row = {"share": share, "rate": share * capacity, **outcome.summary(seconds, self._size)}
             rows.append(row | {"rss_mb": self._process.rss_mb(), "recovered_s": recovery})
         return {"capacity": capacity, "at_rest_ms": at_rest * 1e3, "loads": rows}
 
-    async def _load(self, rate: float, seconds: float, name: str) -> tuple[Outcome, float]:
-        """Requests at a rate, by chance. Goodput is over the time until the last one was due."""
+    async def _load(self, rate: float, seconds: float, name: str) -> Outcome:
+        """Requests at a rate, by chance; of some the answer may come later than the last one is due."""
         outcome, free, asking = Outcome(), list[Connection](), set[asyncio.Task[None]]()
         drawn, started = random.Random(0), time.perf_counter()
         due, told, stolen = started, started, _stolen_seconds()
@@ -164,7 +166,7 @@ class Loads:
                     outcome.stolen.append(stolen - before)
                     bar.update()
         self._asking, self._free = asking, free
-        return outcome, seconds
+        return outcome
 
     async def _ask(self, free: list[Connection], number: int, due: float, outcome: Outcome) -> None:
         connection = await Connection.reuse(free, self._url)

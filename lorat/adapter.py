@@ -55,6 +55,11 @@ class Head:
     pooler_lora: LoRA | None = None
 
     @property
+    def parts(self) -> dict[str, Linear]:
+        """Its own linear layers, by their modules' names in a transformers model."""
+        return {"classifier": self.classifier} | ({} if self.pooler is None else {"pooler.dense": self.pooler})
+
+    @property
     def independent(self) -> bool:
         """Whether each label is scored by itself (sigmoid): several may hold, or there is only one."""
         return self.multi_label or len(self.labels) == 1

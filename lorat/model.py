@@ -19,8 +19,8 @@ from lorat.files.model_labels import ModelLabels
 from lorat.files.origin import brings_pooler, model_id
 from lorat.layers import LoRALinear
 from lorat.loraplus import loraplus_groups
-from lorat.targets import BaseShape, Site, choose_layers, parse_tune
-from lorat.wrapping import TASKS, encoder_of, owners, parts_to_save
+from lorat.targets import POOLER, BaseShape, Site, choose_layers, parse_tune
+from lorat.wrapping import TASK_OF_MODEL, encoder_of, owners, parts_to_save
 
 
 class LoRAT(ActivationCheckpointing, nn.Module):
@@ -103,7 +103,7 @@ class LoRAT(ActivationCheckpointing, nn.Module):
     @property
     def task(self) -> Task:
         """What the wrapped model is for."""
-        return TASKS[type(self.model).__name__]
+        return TASK_OF_MODEL[type(self.model).__name__]
 
     def forward(
         self,
@@ -264,7 +264,7 @@ class LoRAT(ActivationCheckpointing, nn.Module):
         `MultiLoRAT`.
         """
         adapter = read_adapter(directory, _shape(encoder_of(model), model.name_or_path))
-        loading.check(adapter, TASKS[type(model).__name__], ModelLabels.of(model.config))
+        loading.check(adapter, TASK_OF_MODEL[type(model).__name__], ModelLabels.of(model.config))
         wrapped = cls(model, **loading.wrapping(adapter, Path(directory)))
         wrapped._take(adapter)
         return wrapped
@@ -281,7 +281,7 @@ class LoRAT(ActivationCheckpointing, nn.Module):
         if "classifier" in names and self.task != "embedding":
             found["classifier"] = self.model.classifier
         if "pooler" in names:
-            found["pooler.dense"] = self.bert.pooler.dense
+            found[POOLER] = self.bert.pooler.dense
         return found
 
 

@@ -30,7 +30,7 @@ from lorat.model import LoRAT
 from lorat.multi import MultiLoRAT
 from lorat.probes import write_probes
 from lorat.training.answers import Frozen, Served
-from lorat.training.card import KINDS, Card, data_name
+from lorat.training.card import HUB_TAGS, Card, data_name
 from lorat.training.command import add_arguments, read_plan, show
 from lorat.training.data import read_training_data
 from lorat.training.heads import train_head
@@ -118,7 +118,7 @@ def _publish(run: _Run, model: LoRAT, history: History) -> dict[str, Scores]:
         model.save(
             directory,
             description=run.plan.description or f"Trained on {data_name(run.plan, run.data)}.",
-            tags=[KINDS[run.task]],
+            tags=[HUB_TAGS[run.task]],
             base_name=run.plan.base_name,
         )
         server = MultiLoRAT(run.base, slots=1)

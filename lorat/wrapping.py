@@ -12,7 +12,7 @@ from lorat.files.origin import brings_pooler
 from lorat.layers import LoRALinear
 from lorat.targets import Site
 
-TASKS: dict[str, Task] = {
+TASK_OF_MODEL: dict[str, Task] = {
     "BertModel": "embedding",
     "BertForSequenceClassification": "sequence_classification",
     "BertForTokenClassification": "token_classification",
@@ -22,8 +22,8 @@ TASKS: dict[str, Task] = {
 
 def encoder_of(model: Any) -> Any:
     """The BertModel of a model. Raises BaseError for a model of another kind."""
-    if type(model).__name__ not in TASKS:
-        raise BaseError(f"cannot wrap a {type(model).__name__}: give one of {', '.join(TASKS)}")
+    if type(model).__name__ not in TASK_OF_MODEL:
+        raise BaseError(f"cannot wrap a {type(model).__name__}: give one of {', '.join(TASK_OF_MODEL)}")
     return getattr(model, "bert", model)
 
 
@@ -56,7 +56,7 @@ def parts_to_save(names: Sequence[str], model: Any) -> tuple[str, ...]:
     unknown = sorted(set(names) - {"classifier", "pooler"})
     if unknown:
         raise ConfigError(f"modules_to_save has {unknown[0]!r}: use 'classifier' and 'pooler'")
-    encoder, task = encoder_of(model), TASKS[type(model).__name__]
+    encoder, task = encoder_of(model), TASK_OF_MODEL[type(model).__name__]
     if "pooler" in names and (encoder.pooler is None or task == "embedding"):
         raise ConfigError(f"modules_to_save has 'pooler', and a {type(model).__name__} uses none: leave it out")
     if task == "sequence_classification" and "pooler" not in names and not brings_pooler(encoder, model.name_or_path):
@@ -75,4 +75,4 @@ def _check_classifier(model: Any) -> None:
         raise ConfigError(f"the classifier is a {type(classifier).__name__}: an adapter carries a Linear with a bias")
     if classifier.out_features != labels:
         raise ConfigError(f"the classifier has {classifier.out_features} outputs, the config {labels} labels")
-    saving.check(saving.facts(TASKS[type(model).__name__], model.config, None), {})
+    saving.check(saving.facts(TASK_OF_MODEL[type(model).__name__], model.config, None), {})

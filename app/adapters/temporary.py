@@ -1,12 +1,10 @@
 """Room in the temporary directory, where uploads and downloads lie while they are under way."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from app.errors import NoRoomError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from lorat.files.out import DISK_FULL
 
 
 @contextmanager
@@ -15,6 +13,6 @@ def temporary_room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise NoRoomError("the server's temporary directory is full: try again later, or give it more room") from error

@@ -12,13 +12,12 @@ from functools import partial
 from operator import attrgetter
 
 import numpy as np
-import torch
 
-from app.engine.cores import cores
 from app.engine.dispatch import EXPRESS, Dispatch
 from app.engine.jobs import Array, Call, Job, Output, plain
 from app.engine.merging import MergePolicy
 from app.engine.residency import Residency
+from app.engine.tuning import share_cores
 from app.errors import NotFiniteError, UnavailableError
 from app.observe.metrics import Metrics
 from lorat import Adapter, MultiLoRAT, Row
@@ -173,7 +172,7 @@ class Engine:
     def _settle(self, name: str) -> None:
         """This thread's share of the machine."""
         if len(self._dispatch.names) > 1:  # nobody waits for another at a barrier
-            torch.set_num_threads(max(1, cores() // len(self._dispatch.workers)))
+            share_cores(len(self._dispatch.workers))
         if EXPRESS in self._dispatch.names and name != EXPRESS and sys.platform == "linux":  # there it is one thread's
             os.nice(_NICE)
 

@@ -30,7 +30,7 @@ def measure_pace(model: MultiLoRAT, workers: int, most: int | None = None) -> It
     It ends where a batch gains nothing over the one of half its size, where one of twice its size would take too long,
     or would hold more than `most` tokens; whatever that is, there is one batch.
     """
-    with ThreadPoolExecutor(workers, initializer=_share_cores, initargs=(workers,)) as threads:
+    with ThreadPoolExecutor(workers, initializer=share_cores, initargs=(workers,)) as threads:
         last, tokens, most = 0.0, _LEAST, max(most or _MOST, _LEAST)
         while tokens <= most:
             seconds = _best_seconds(model, tokens, threads, workers)
@@ -47,7 +47,8 @@ def choose_budget(paces: Sequence[Pace]) -> int:
     return min(pace.tokens for pace in paces if pace.rate >= _ENOUGH * best)
 
 
-def _share_cores(workers: int) -> None:
+def share_cores(workers: int) -> None:
+    """Give this thread its share of the cores, where so many compute."""
     torch.set_num_threads(max(1, cores() // workers))
 
 

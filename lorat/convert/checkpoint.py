@@ -14,7 +14,7 @@ from torch import Tensor
 from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.base_weights import modern, weight_files
 from lorat.files.json_file import read_json, short
-from lorat.files.recipe_file import read_recipe
+from lorat.files.recipe_file import module_kind, read_recipe
 from lorat.files.safetensors_header import read_header
 
 _TORCH = (".pt", ".pth", ".bin", ".ckpt")
@@ -73,7 +73,7 @@ def _transformer(root: Path) -> Path:
     """The directory of the transformer in one of sentence-transformers."""
     read_recipe(root)
     for entry in read_json(root / "modules.json", list):
-        if entry["type"].rsplit(".", 1)[-1] == "Transformer":
+        if module_kind(entry) == "Transformer":
             return root / str(entry["path"])
     raise AdapterFileError("modules.json names no Transformer: name the transformer's own directory")
 

@@ -19,7 +19,7 @@ from lorat.base import Base
 from lorat.convert.checkpoint import Checkpoint
 from lorat.convert.model_files import read_config, task_of, vocabulary_changes
 from lorat.convert.parts import (
-    POOLER,
+    POOLER_TENSORS,
     Options,
     Parts,
     change,
@@ -128,14 +128,14 @@ def _leave_unread_pooler(
     """Take out a pooler that the model never reads: tokens' classes and sentence-transformers' vectors need none."""
     if task != "token_classification" and not source.recipe:
         return []
-    found = {name: rest.pop(name) for name in POOLER if name in rest}
+    found = {name: rest.pop(name) for name in POOLER_TENSORS if name in rest}
     changed = any(change(tensor, weights.get(name)) for name, tensor in found.items())
     return ["left out the pooler, which the model does not read"] if changed else []
 
 
 def _require(tensors: Mapping[str, Tensor], weights: Mapping[str, Tensor], task: Task) -> None:
     needed = [name for name in weights if not name.startswith("pooler.")]
-    needed += POOLER if task == "sequence_classification" else ()
+    needed += POOLER_TENSORS if task == "sequence_classification" else ()
     if missing := [name for name in needed if name not in tensors]:
         raise AdapterFileError(f"the model lacks {missing[0]!r} ({len(missing)} such tensors): save it whole")
 

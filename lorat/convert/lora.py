@@ -19,7 +19,7 @@ from lorat.base import Base
 from lorat.config import MAX_RANK, scaling
 from lorat.convert.checkpoint import Checkpoint
 from lorat.convert.parts import (
-    POOLER,
+    POOLER_TENSORS,
     Options,
     Parts,
     change,
@@ -87,7 +87,7 @@ def _task(tensors: Mapping[str, Tensor], head: Mapping[str, Tensor], stated: Tas
         return "embedding"
     if stated:
         return stated
-    if POOLER[0] in tensors:
+    if POOLER_TENSORS[0] in tensors:
         return "sequence_classification"
     if any(name.startswith("embeddings.") for name in tensors):
         return "token_classification"

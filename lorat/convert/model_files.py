@@ -12,7 +12,7 @@ from lorat.adapter import Task
 from lorat.errors import AdapterFileError, BaseMismatchError, UnsupportedAdapterError
 from lorat.files.architecture import difference
 from lorat.files.json_file import read_json, short
-from lorat.wrapping import TASKS
+from lorat.wrapping import TASK_OF_MODEL
 
 _PIPELINE = ("normalizer", "pre_tokenizer")
 
@@ -33,11 +33,13 @@ def read_config(directory: Path | None, base: Any) -> dict[str, Any]:
 def task_of(config: Mapping[str, Any]) -> Task:
     """What a model is for. Raises UnsupportedAdapterError for a class that has no adapter."""
     names = config.get("architectures")
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in TASKS:
-        raise UnsupportedAdapterError(f"config.json: architectures is {short(names)}: use one of {', '.join(TASKS)}")
+    if not isinstance(names, list) or len(names) != 1 or names[0] not in TASK_OF_MODEL:
+        raise UnsupportedAdapterError(
+            f"config.json: architectures is {short(names)}: use one of {', '.join(TASK_OF_MODEL)}"
+        )
     if config.get("problem_type") == "regression":
         raise UnsupportedAdapterError("config.json: problem_type is 'regression': served heads score labels")
-    return TASKS[names[0]]
+    return TASK_OF_MODEL[names[0]]
 
 
 def vocabulary_changes(source: Path, base: Path) -> dict[str, float]:

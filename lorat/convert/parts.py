@@ -12,10 +12,10 @@ from lorat.base import Base
 from lorat.convert.report import describe
 from lorat.errors import AdapterFileError, ConfigError, UnsupportedAdapterError
 from lorat.files.facts import MAX_LABELS
-from lorat.targets import MODULES, Site
+from lorat.targets import MODULES, POOLER, Site
 
 CLASSIFIER = ("classifier.weight", "classifier.bias")
-POOLER = ("pooler.dense.weight", "pooler.dense.bias")
+POOLER_TENSORS = (f"{POOLER}.weight", f"{POOLER}.bias")
 _NAMED = 6  # of the tensors that are refused, so many by name
 
 
@@ -98,11 +98,11 @@ def take_classifier(tensors: dict[str, Tensor], hidden: int) -> dict[str, Tensor
 
 def take_pooler(tensors: dict[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Take BERT's pooler out of `tensors`, where it is whole, fits the base, and is not the base's own."""
-    found = [tensors.get(name) for name in POOLER]
+    found = [tensors.get(name) for name in POOLER_TENSORS]
     hidden = base["encoder.layer.0.output.dense.bias"].shape[0]
     if [tensor is not None and list(tensor.shape) for tensor in found] != [[hidden, hidden], [hidden]]:
         return {}
-    taken = {name: tensors.pop(name) for name in POOLER}
+    taken = {name: tensors.pop(name) for name in POOLER_TENSORS}
     same = not any(change(tensor, base.get(name)) for name, tensor in taken.items())
     return {} if same else {name: tensor.float() for name, tensor in taken.items()}
 

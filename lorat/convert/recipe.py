@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from lorat.files.json_file import read_json
+from lorat.files.recipe_file import module_kind
 
 _BESIDE_TRANSFORMER = ("sentence_bert_config.json", "tokenizer_config.json")
 _IN_FOLDER = ("config.json", "model.safetensors")
@@ -19,7 +20,7 @@ def copy_recipe(source: Path, target: Path) -> None:
     modules = read_json(source / "modules.json", list)
     for module in modules:
         folder = source / module["path"]
-        if module["type"].rsplit(".", 1)[-1] == "Transformer":
+        if module_kind(module) == "Transformer":
             _copy(folder, target, _BESIDE_TRANSFORMER)
             module["path"] = ""
         else:

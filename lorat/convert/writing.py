@@ -121,9 +121,8 @@ def _equal(read: LoRA, meant: LoRA) -> bool:
 def _head_tensors(adapter: Adapter) -> dict[str, Tensor]:
     if adapter.head is None:
         return {}
-    parts = {"classifier": adapter.head.classifier, "pooler.dense": adapter.head.pooler}
-    found = {name: part for name, part in parts.items() if part is not None}
-    return {f"{name}.{kind}": getattr(part, kind) for name, part in found.items() for kind in ("weight", "bias")}
+    parts = adapter.head.parts.items()
+    return {f"{name}.{kind}": getattr(part, kind) for name, part in parts for kind in ("weight", "bias")}
 
 
 def _all_equal(read: Mapping[str, Tensor], meant: Mapping[str, Tensor]) -> bool:

@@ -110,11 +110,10 @@ def _check(layer: LoRALinear, lora: LoRA, site: Site) -> None:
 
 def _parts(head: Head | None, modules: Mapping[str, nn.Linear]) -> dict[str, Linear]:
     """Each part of the head, by the name of the module that it goes to."""
-    parts = {"classifier": head.classifier, "pooler.dense": head.pooler} if head else {}
-    found = {name: part for name, part in parts.items() if part is not None}
-    for name, part in found.items():
+    parts = head.parts if head else {}
+    for name, part in parts.items():
         if name not in modules:
             raise ConfigError(f"the adapter brings {name}: wrap with modules_to_save=['classifier', 'pooler']")
         if modules[name].weight.shape != part.weight.shape:
             raise ConfigError(f"the adapter's {name} does not fit the model: give the model the adapter's labels")
-    return found
+    return parts

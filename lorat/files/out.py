@@ -1,5 +1,6 @@
 """Where a result may go: a directory that is new or empty, in a place that can be written to; writes that fail."""
 
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from safetensors import SafetensorError
 
 from lorat.errors import ConfigError
 
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The system's numbers for want of space."""
 _OS_ERROR = re.compile(r"os error (\d+)")  # as safetensors writes one
 
 

@@ -60,7 +60,7 @@ def read_recipe(directory: Path, hidden: int | None = None) -> Recipe | None:
 def _module(entry: Any, directory: Path) -> tuple[str, Path]:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
         raise AdapterFileError("modules.json must be a list of objects with the texts 'type' and 'path'")
-    kind = entry["type"].rsplit(".", 1)[-1]
+    kind = module_kind(entry)
     if kind not in _READERS:
         raise UnsupportedAdapterError(f"modules.json names the module {short(entry['type'])}, which is not implemented")
     if not _FOLDER.fullmatch(entry["path"]):
@@ -68,6 +68,11 @@ def _module(entry: Any, directory: Path) -> tuple[str, Path]:
             f"modules.json has the path {short(entry['path'])}, outside its directory: name a folder in it"
         )
     return kind, directory / entry["path"]
+
+
+def module_kind(entry: Mapping[str, Any]) -> str:
+    """The class that an entry of `modules.json` names, whatever package it was in."""
+    return str(entry["type"]).rsplit(".", 1)[-1]
 
 
 def _check_order(kinds: list[str]) -> None:

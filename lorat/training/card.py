@@ -16,7 +16,7 @@ from lorat.training.scores import Scores
 from lorat.training.splits import TrainingData
 
 CARD = "README.md"
-KINDS = {"classify": "text-classification", "tokens": "token-classification", "pairs": "feature-extraction"}
+HUB_TAGS = {"classify": "text-classification", "tokens": "token-classification", "pairs": "feature-extraction"}
 """The hub's name of each task."""
 
 
@@ -40,7 +40,7 @@ class Card:
 
     def _head(self) -> str:
         plan = self.plan
-        front = {"base_model": plan.base_name, "library_name": "peft", "tags": ["lorat", "lora", KINDS[self.task]]}
+        front = {"base_model": plan.base_name, "library_name": "peft", "tags": ["lorat", "lora", HUB_TAGS[self.task]]}
         lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in front.items()]
         head = "\n".join(["---", *lines, "---"])
         about = plan.description or f"Trained on {data_name(plan, self.data)}."

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lorat.base import EMBEDDED_NAME
 from lorat.config import LoRATConfig
@@ -11,8 +11,7 @@ from lorat.files.facts import MAX_DESCRIPTION
 from lorat.files.out import check_out
 from lorat.targets import parse_tune
 
-TaskName = Literal["classify", "tokens", "pairs"]
-TASKS: dict[str, tuple[str, ...]] = {"classify": ("labels",), "tokens": ("tags",), "pairs": ("pairs", "labels")}
+LEARNS_FROM: dict[str, tuple[str, ...]] = {"classify": ("labels",), "tokens": ("tags",), "pairs": ("pairs", "labels")}
 """By task, the kinds of data it learns from; a kind's first task is what `auto` chooses."""
 _TEXTS_READ = 60_000  # by default a run ends when the model has read so many, a pair being two
 _EPOCHS = (3, 20)
@@ -77,8 +76,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value that cannot be honoured."""
-        if self.task not in ("auto", *TASKS):
-            raise ConfigError(f"task {self.task!r}: use auto, {', '.join(TASKS)}")
+        if self.task not in ("auto", *LEARNS_FROM):
+            raise ConfigError(f"task {self.task!r}: use auto, {', '.join(LEARNS_FROM)}")
         unknown = set(self.given) - {item.name for item in fields(Hyperparameters)}
         if unknown:
             raise ConfigError(f"{sorted(unknown)[0]!r} is no hyperparameter")
@@ -111,9 +110,11 @@ class Plan:
 
     def task_for(self, kind: str) -> str:
         """The task for a kind of data. Raises ConfigError where they do not fit."""
-        chosen = next(task for task, kinds in TASKS.items() if kinds[0] == kind) if self.task == "auto" else self.task
-        if kind not in TASKS[chosen]:
-            fitting = [task for task, kinds in TASKS.items() if kind in kinds]
+        chosen = (
+            next(task for task, kinds in LEARNS_FROM.items() if kinds[0] == kind) if self.task == "auto" else self.task
+        )
+        if kind not in LEARNS_FROM[chosen]:
+            fitting = [task for task, kinds in LEARNS_FROM.items() if kind in kinds]
             raise ConfigError(f"task {chosen} cannot learn from rows of {kind}: use task {' or '.join(fitting)}")
         return chosen
 

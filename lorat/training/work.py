@@ -23,7 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lorat.errors import ConfigError
-from lorat.files.out import errno_of
+from lorat.files.out import DISK_FULL, errno_of
 from lorat.training.plan import Plan
 from lorat.training.splits import TrainingData
 
@@ -153,7 +153,7 @@ def _identity(plan: Plan, task: str, data: TrainingData, base: str) -> dict[str,
 
 def _is_full(error: Exception) -> bool:
     """Whether a write failed for want of space."""
-    full = errno_of(error) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    full = errno_of(error) in DISK_FULL
     return full or any(said in str(error) for said in _TORCH_WRITER)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lorat.errors import ConfigError
 from lorat.training.command import add_arguments, read_columns, read_plan
-from lorat.training.plan import DEFAULTS, TASKS, Hyperparameters, Plan
+from lorat.training.plan import DEFAULTS, LEARNS_FROM, Hyperparameters, Plan
 
 NUMBERS = {
     "rank": st.integers(1, 128),
@@ -37,7 +37,7 @@ def parsed(line):
     return read_plan(parser.parse_args(line))
 
 
-@given(given_numbers, st.sampled_from(sorted(TASKS)), words, words, words, st.integers(0, 2**32 - 1))
+@given(given_numbers, st.sampled_from(sorted(LEARNS_FROM)), words, words, words, st.integers(0, 2**32 - 1))
 def test_the_command_on_the_card_trains_the_same(numbers, task, name, licence, label, seed):
     plan = Plan(
         Path("x"),
