@@ -10,10 +10,8 @@ from typing import Any, NamedTuple
 import torch
 
 from app.engine.jobs import Array
-from lorat.adapter import Head
+from lorat.adapter import OUTSIDE, Head
 from lorat.tokenizer import Span
-
-OUTSIDE = "O"
 
 
 class Labelled(NamedTuple):

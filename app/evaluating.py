@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from app.client import Client
 from lorat import MultiLoRAT, load_base
+from lorat.adapter import OUTSIDE
 from lorat.evaluate import Evaluation, Source, Subject, evaluate
+from lorat.tokenizer import Span
 from lorat.training.answers import Frozen, Served
+from lorat.training.inputs import first_inside
 
 _BATCH = 64  # inputs in a request, where the server takes as many
 _BYTES = 256 * 1024  # of them, but for one that is longer: proxies often stop at 1 MB
@@ -64,12 +67,10 @@ class Remote:
         return [self._tags(words, tokens) for words, tokens in zip(sentences, found, strict=True)]
 
     def _tags(self, words: Sequence[str], tokens: Sequence[Mapping[str, Any]]) -> list[int]:
-        outside, start, tags = self._places.get("O", 0), 0, []
-        for word in words:
-            inside = [token for token in tokens if start <= token["start"] < start + len(word)]
-            tags.append(self._places[inside[0]["entity"]] if inside else outside)
-            start += len(word) + 1
-        return tags
+        outside = self._places.get(OUTSIDE, 0)
+        spans = [Span(token["start"], token["end"], token["word"]) for token in tokens]
+        found = first_inside(words, spans)
+        return [outside if place is None else self._places[tokens[place]["entity"]] for place in found]
 
     def embed(self, texts: Sequence[str]) -> NDArray[Any]:
         """As `Answers.embed`."""

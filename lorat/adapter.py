@@ -40,6 +40,10 @@ class Linear:
     bias: Tensor
 
 
+OUTSIDE = "O"
+"""The label of a word that is of no entity."""
+
+
 @dataclass(frozen=True)
 class Head:
     """A classification head: one score per label.

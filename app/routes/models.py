@@ -14,7 +14,7 @@ from app.routes.asking import ERRORS, Adapters, ask_one, one, version_named
 from app.schemas.hub import ModelRequest, Parameters
 from app.schemas.inference import Entity, Prediction, SentencePairs, TokenEntity, listed
 from app.service import Answer
-from lorat.adapter import Task
+from lorat.adapter import OUTSIDE, Task
 
 router = APIRouter(tags=["models"], route_class=Gated, dependencies=[Depends(require_inference)], responses=ERRORS)
 Answers = list[list[float]] | list[float] | list[list[Prediction]] | list[Entity | TokenEntity] | list[list[Entity]]
@@ -59,7 +59,7 @@ def _shape(body: ModelRequest, task: Task, inputs: list[str | list[int]], answer
         return vectors(answer, body.normalize is not False, body.dimensions)
     if task == "sequence_classification":
         return [row[: given.top_k] for row in predictions(answer, given.function_to_apply)]
-    ignored = ["O"] if given.ignore_labels is None else given.ignore_labels
+    ignored = [OUTSIDE] if given.ignore_labels is None else given.ignore_labels
     texts = [text for text in inputs if isinstance(text, str)]
     found = entities_of(texts, answer, given.aggregation_strategy != "none", ignored)
     return found[0] if isinstance(body.inputs, str) else found

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lorat.adapter import Adapter, Head, Linear, Task
+from lorat.adapter import OUTSIDE, Adapter, Head, Linear, Task
 from lorat.multi import MultiLoRAT
 from lorat.pooling import finish
 from lorat.rows import Row
@@ -41,7 +41,7 @@ class Served:
         """As `Answers.tag`; a word without a token (cut off) is outside of all entities."""
         head = self._slot.adapter.head if self._slot else None
         assert head is not None
-        outside = head.labels.index("O") if "O" in head.labels else 0
+        outside = head.labels.index(OUTSIDE) if OUTSIDE in head.labels else 0
         return [[outside if row is None else int(row.argmax()) for row in rows] for rows in self.word_rows(sentences)]
 
     def word_rows(self, sentences: Sequence[Sequence[str]]) -> Iterator[list[Any]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from lorat.adapter import OUTSIDE
 from lorat.errors import AdapterFileError, ConfigError
 from lorat.files.facts import MAX_LABEL, MAX_LABELS
 from lorat.files.json_file import read_json, short
@@ -181,7 +182,7 @@ def _read_labels(path: Path, train: FieldRows, leave_out: Sequence[str]) -> tupl
     given = os.path.isdir(path) and file.exists()
     names = _labels_file(file) if given else sorted({name for _, names in train.values for name in names})
     if not given and kind == "tags":
-        names.sort(key=lambda name: name != "O")
+        names.sort(key=lambda name: name != OUTSIDE)
     _refuse_unknown(set(leave_out) - set(names))
     labels = tuple(name for name in names if name not in leave_out)
     source = file.name if given else train.name

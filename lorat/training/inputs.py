@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from lorat.base import Base
 from lorat.errors import ConfigError
-from lorat.tokenizer import Tokens
+from lorat.tokenizer import Span, Tokens
 from lorat.training.splits import LabelledTexts, Split, TaggedWords, TextPairs, TrainingData
 
 IGNORED = -100
@@ -75,7 +75,7 @@ def tagged_items(base: Base, rows: TaggedWords) -> list[Item]:
 def encode_words(base: Base, sentences: Sequence[Sequence[str]]) -> tuple[list[Tokens], list[list[int | None]]]:
     """Sentences of words with a space between, and where each word's first token is (None: cut off, or no token)."""
     tokens = encode(base, [" ".join(words) for words in sentences], spans=True)
-    return tokens, [_first_tokens(words, one) for words, one in zip(sentences, tokens, strict=True)]
+    return tokens, [first_inside(words, one.spans or ()) for words, one in zip(sentences, tokens, strict=True)]
 
 
 def check_words(base: Base, data: TrainingData) -> None:
@@ -89,9 +89,10 @@ def check_words(base: Base, data: TrainingData) -> None:
                 raise ConfigError(f"all words of train have the tag {data.labels[tags.pop()]!r}: add rows with others")
 
 
-def _first_tokens(words: Sequence[str], tokens: Tokens) -> list[int | None]:
+def first_inside(words: Sequence[str], spans: Sequence[Span | None]) -> list[int | None]:
+    """Of each word, words with a space between, the place of the first span that begins inside it; None for none."""
     starts: dict[int, int] = {}
-    for place, span in enumerate(tokens.spans or ()):
+    for place, span in enumerate(spans):
         if span is not None and span.end > span.start:
             starts.setdefault(span.start, place)
     ordered = sorted(starts)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lorat.adapter import OUTSIDE
 from lorat.errors import ConfigError
 
 _BLOCK = 512
@@ -50,8 +51,8 @@ def entities_of(tags: Sequence[str]) -> set[tuple[int, int, str]]:
     A tag that is neither `O` nor `B-` nor `I-` is an entity of one word or more of that name.
     """
     found, start, kind = set(), 0, ""
-    for place, tag in enumerate([*tags, "O"]):
-        begins, name = tag.startswith("B-"), tag[2:] if tag[:2] in ("B-", "I-") else tag if tag != "O" else ""
+    for place, tag in enumerate([*tags, OUTSIDE]):
+        begins, name = tag.startswith("B-"), tag[2:] if tag[:2] in ("B-", "I-") else tag if tag != OUTSIDE else ""
         if kind and (begins or name != kind):
             found.add((start, place, kind))
         if name and (begins or name != kind):
