@@ -25,7 +25,7 @@ def read_config(directory: Path | None, base: Any) -> dict[str, Any]:
     if directory is None:
         raise AdapterFileError("a whole model is converted from its directory, with config.json: name that")
     config: dict[str, Any] = read_json(directory / "config.json", dict)
-    if wrong := difference(config, base):
+    if wrong := difference(config, base, "the base"):
         raise BaseMismatchError(f"config.json: {wrong}: name its base")
     return config
 

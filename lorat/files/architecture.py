@@ -13,12 +13,15 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def difference(config: Mapping[str, Any], base: Any) -> str | None:
-    """Where a `config.json` differs from a base's transformers config, for a message; None where both compute alike."""
+def difference(config: Mapping[str, Any], other: Any, whose: str) -> str | None:
+    """Where a `config.json` differs from another model's config, for a message; None where both compute alike.
+
+    other: a transformers config. whose: it is, in the message.
+    """
     usual = BertConfig()
     for name in _FIELDS:
         default = getattr(usual, name, "absolute")
-        theirs, ours = config.get(name, default), getattr(base, name, default)
+        theirs, ours = config.get(name, default), getattr(other, name, default)
         if theirs != ours:
-            return f"{name} is {short(theirs)}, the base has {short(ours)}"
+            return f"{name} is {short(theirs)}, {whose} has {short(ours)}"
     return None

@@ -39,8 +39,8 @@ def model_id(encoder: Any, name_or_path: str | None) -> str | None:
     own = {name: tensor for name, tensor in _tensors(encoder).items() if is_encoder(name)}
     if not _are_of(checkpoint, own):
         return tensors_id(own)
-    if wrong := difference(read_json(checkpoint / "config.json", dict), encoder.config):
-        raise ConfigError(f"{checkpoint}/config.json: {wrong.replace('the base', 'the model')}: load it unchanged")
+    if wrong := difference(read_json(checkpoint / "config.json", dict), encoder.config, "the model"):
+        raise ConfigError(f"{checkpoint}/config.json: {wrong}: load it unchanged")
     return base_id(checkpoint)
 
 
