@@ -85,6 +85,7 @@ def test_a_query_that_a_route_does_not_read_is_refused(method, path, says, serve
         (gzip.compress(b'{"inputs": "x"}'), {"Content-Encoding": "gzip"}, "not compressed (Content-Encoding: gzip)"),
         ('{"inputs": "é"}'.encode("latin-1"), {}, "send well-formed JSON in UTF-8"),
     ],
+    ids=["compressed", "latin-1"],
 )
 def test_a_body_that_cannot_be_read_says_how_to_send_it(body, headers, says, server):
     response = server.post("/embed", content=body, headers={"Content-Type": "application/json", **headers})
