@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lorat.errors import AdapterFileError, BaseMismatchError
 from lorat.recipe import Recipe
-from lorat.targets import MODULES, BaseShape, Site
+from lorat.targets import MODULES, POOLER, BaseShape, Site
 
 Task = Literal["embedding", "sequence_classification", "token_classification"]
 TASKS: tuple[Task, ...] = ("embedding", "sequence_classification", "token_classification")
@@ -61,7 +61,7 @@ class Head:
     @property
     def parts(self) -> dict[str, Linear]:
         """Its own linear layers, by their modules' names in a transformers model."""
-        return {"classifier": self.classifier} | ({} if self.pooler is None else {"pooler.dense": self.pooler})
+        return {"classifier": self.classifier} | ({} if self.pooler is None else {POOLER: self.pooler})
 
     @property
     def independent(self) -> bool:
