@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from lorat.adapter import LoRA
 from lorat.layers import merged_weight
-from lorat.layout import computes, lay_out
+from lorat.layout import Layout, plain
 
 # The linear layers of an encoder layer that share an input are one matrix product: a group.
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -40,7 +40,8 @@ class Part(NamedTuple):
 class Delta(NamedTuple):
     """What an adapter adds to one group: y[:, columns] += (x A^T)[:, ranks] b, then `bias` on all of y.
 
-    a: (in, sum of ranks): the A of the group's targets, stacked and transposed. Beside a base in float16 each rank's is
+    a: (in, sum of ranks): the A of the group's targets, stacked and transposed; like b laid out as the base's weights
+    are (`lorat.layout.plain` undoes it). Beside a base in float16 each rank's is
     of a length near 1, and b has what it was longer: x A^T is then no larger than x, and a GPU rounds it to float16.
     bias: (out of the group,) or None.
     """
@@ -59,7 +60,11 @@ class GroupLinear(Protocol):
 
     @property
     def laid_out(self) -> Tensor:
-        """The weight as the matrix library wants it."""
+        """The weight as it is multiplied."""
+
+    @property
+    def layout(self) -> Layout:
+        """How that, and what adapters add, is laid out."""
 
     @property
     def bias(self) -> Tensor:
@@ -87,17 +92,10 @@ def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
         rank += len(b)
         if lora.bias is not None:
             bias[slice(*columns)] = lora.bias.to(bias) - linear.bias[slice(*columns)].float()
-    kept = linear.bias.device, _kept(linear.bias)
-    a = torch.cat(stacked).T.contiguous().to(*kept)
-    parts = [Part(part.ranks, part.columns, part.b.contiguous().to(*kept)) for part in _joined(parts)]
+    layout, kept = linear.layout, (linear.bias.device, linear.layout.dtype(linear.bias))
+    a = layout.factor(torch.cat(stacked).T).to(*kept)
+    parts = [Part(part.ranks, part.columns, layout.factor(part.b).to(*kept)) for part in _joined(parts)]
     return Delta(a, parts, bias.to(linear.bias) if bias.any() else None)
-
-
-def _kept(bias: Tensor) -> torch.dtype:
-    """The dtype of A and B beside a base of a bias's dtype: on a CPU one that it multiplies fast."""
-    if bias.is_cuda or (bias.dtype == torch.bfloat16 and computes(bias.dtype)):
-        return bias.dtype
-    return torch.float32
 
 
 def _levelled(lora: LoRA) -> tuple[Tensor, Tensor]:
@@ -125,10 +123,11 @@ def _padded(rank: int) -> int:
     return -(-rank // 8) * 8
 
 
-def merge(weight: Tensor, delta: Delta) -> Tensor:
-    """A linear's weight (out, in) with its delta, as the matrix library wants it: a new tensor."""
+def merge(linear: GroupLinear, delta: Delta) -> Tensor:
+    """A linear's weight with its delta, laid out as it is: a new tensor."""
+    weight, a = linear.weight, plain(delta.a)
     merged = weight.clone()
     for part in delta.parts:
         columns = slice(*part.columns)
-        merged[columns] = merged_weight(weight[columns], delta.a[:, slice(*part.ranks)].T, part.b.T)
-    return lay_out(merged)
+        merged[columns] = merged_weight(weight[columns], a[:, slice(*part.ranks)].T, plain(part.b).T)
+    return linear.layout.weight(merged)

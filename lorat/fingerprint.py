@@ -51,9 +51,9 @@ def is_encoder(name: str) -> bool:
 
 def _update(digest: _Hash, named: Iterable[tuple[str, Tensor]]) -> None:
     for name, tensor in named:
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        data = plain(tensor.detach()).cpu().contiguous().view(-1).view(torch.uint8)
-        digest.update(data.numpy().data)
+        data = plain(tensor.detach()).cpu().contiguous()
+        digest.update(f"{name} {data.dtype} {tuple(data.shape)}\n".encode())
+        digest.update(data.view(-1).view(torch.uint8).numpy().data)
 
 
 def file_sha256(path: Path) -> str:

@@ -1,11 +1,13 @@
-"""Weights laid out once for the matrix library.
+"""Weights laid out once, for the matrix library or for kernels of our own.
 
-On a CPU the layout is oneDNN's own blocked layout, which a plain weight would be brought into at every call. The
-operators are those that torch.compile's freezing pass calls; where they are missing, or do not know the dtype,
-the weight stays as it is and `F.linear` runs.
+On a CPU the library's layout is oneDNN's own blocked layout, which a plain weight would be brought into at every call.
+The operators are those that torch.compile's freezing pass calls; where they are missing, or do not know the dtype,
+the weight stays as it is and `F.linear` runs. Our kernels (`lorat.cpu.kernels`) multiply pairs of neighbours: they want
+panels of PANEL columns, and two rows of a matrix interleaved.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +15,8 @@ from torch.nn import functional as F
 
 OPERATORS = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether torch was built with oneDNN's."""
+PANEL = 64
+_LANES = 16
 _LAYOUT_ROWS = 1024  # the number of rows that the layout is chosen for; it serves others as well
 
 
@@ -40,25 +44,55 @@ def computes(dtype: torch.dtype) -> bool:
     return bool(supported[dtype]())
 
 
-def plain(weight: Tensor) -> Tensor:
-    """The weight (out, in) that was laid out."""
-    return weight.to_dense() if weight.is_mkldnn else weight
+def panels(weight: Tensor) -> Tensor:
+    """A weight (out, in) as (out / PANEL, in / 2, PANEL, 2): each panel's inputs in pairs. in is even."""
+    size, inputs = weight.shape
+    return weight.reshape(size // PANEL, PANEL, inputs // 2, 2).permute(0, 2, 1, 3).contiguous()
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None = None) -> Tensor:
-    """x W^T + b + plus. x (rows, in), `weight` as `lay_out` left it, bias (out,), plus (rows, out)."""
+def pairs(matrix: Tensor) -> Tensor:
+    """A matrix (depth, columns) as (depth / 2, columns, 2), filled up with zeros to a multiple of 16 columns."""
+    depth, columns = matrix.shape
+    filled = F.pad(matrix, (0, -columns % _LANES))
+    return filled.view(depth // 2, 2, -1).transpose(1, 2).contiguous()
+
+
+def plain(matrix: Tensor) -> Tensor:
+    """The weight (out, in), or matrix (depth, columns), that was laid out."""
+    if matrix.is_mkldnn:
+        return matrix.to_dense()
+    if matrix.dim() == 4:
+        return matrix.transpose(1, 2).reshape(matrix.shape[0] * matrix.shape[2], -1)
+    if matrix.dim() == 3:
+        return matrix.transpose(1, 2).reshape(2 * matrix.shape[0], -1)
+    return matrix
+
+
+class Layout(NamedTuple):
+    """How a model's matrices are laid out. weight: of a linear. factor: of A (in, ranks) or B (rank, out).
+
+    dtype: of factors, beside a base of a bias's dtype and device.
+    """
+
+    weight: Callable[[Tensor], Tensor]
+    factor: Callable[[Tensor], Tensor]
+    dtype: Callable[[Tensor], torch.dtype]
+
+
+def _library_dtype(bias: Tensor) -> torch.dtype:
+    return bias.dtype if bias.is_cuda else torch.float32
+
+
+LIBRARY = Layout(lay_out, Tensor.contiguous, _library_dtype)
+KERNELS = Layout(panels, pairs, lambda bias: bias.dtype)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b. x (rows, in), `weight` as `lay_out` left it, bias (out,)."""
     if weight.is_mkldnn:
-        return _laid_out_linear(x, weight, bias, plus)
-    y = F.linear(x, weight, bias)
-    return y if plus is None else y.add_(plus)
-
-
-def _laid_out_linear(x: Tensor, weight: Tensor, bias: Tensor, plus: Tensor | None) -> Tensor:
-    if plus is None:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    else:  # added before the product is rounded
-        y = torch.ops.mkldnn._linear_pointwise(x, plus, weight, bias, "add")
-    return y
+        return y
+    return F.linear(x, weight, bias)
 
 
 def round_rows(rows: int) -> int:

@@ -7,9 +7,7 @@ from torch import Tensor, nn
 
 from lorat.adapter import Linear
 from lorat.deltas import Key
-from lorat.layout import lay_out, linear, plain, round_rows
-from lorat.ops import stacked
-from lorat.ops.stacked import Stack
+from lorat.layout import LIBRARY, Layout, linear, plain, round_rows
 from lorat.routing import Merged, Routing
 
 Activation = Callable[[Tensor], Tensor]
@@ -23,14 +21,21 @@ class FrozenLinear(nn.Module):
     bias: Tensor
 
     def __init__(
-        self, key: Key, linears: Sequence[Linear], activation: Activation | None = None, *, summed: bool = False
+        self,
+        key: Key,
+        linears: Sequence[Linear],
+        activation: Activation | None = None,
+        *,
+        summed: bool = False,
+        layout: Layout = LIBRARY,
     ) -> None:
         """summed: its output is summed on; on a CPU that, and what adapters add, is float32."""
         super().__init__()
         self.key = key
         self._activation = activation
         self._summed = summed
-        self.register_buffer("laid_out", lay_out(torch.cat([linear.weight for linear in linears])))
+        self.layout = layout
+        self.register_buffer("laid_out", layout.weight(torch.cat([linear.weight for linear in linears])))
         self.register_buffer("bias", torch.cat([linear.bias for linear in linears]))
 
     @property
@@ -39,27 +44,25 @@ class FrozenLinear(nn.Module):
         return plain(self.laid_out)
 
     def forward(self, x: Tensor, routing: Routing) -> Tensor:
-        """(rows, in), perhaps float32, to (rows, out): Wx + b and what each row's adapter adds; activated."""
+        """(rows, in), perhaps float32, to (rows, out): Wx + b and what each row's adapter adds; activated.
+
+        Of weights that are laid out for the library.
+        """
         key, summed = self.key, self._summed and not x.is_cuda
         rounded = x.to(self.bias.dtype)
-        y = compute(rounded, self.laid_out, self.bias, routing.merged(key), routing.stacks(key), summed)
+        y = products(rounded, self.laid_out, self.bias, routing.merged(key), summed)
         routing.add_deltas(key, y, x)
         return self._activation(y) if self._activation else y
 
 
-def compute(x: Tensor, weight: Tensor, bias: Tensor, merged: list[Merged], stacks: list[Stack], summed: bool) -> Tensor:
-    """Wx + b, and what stacked adapters add, as a function that TorchScript takes; float32 if `summed`."""
-    if not summed and stacked.fills(stacks, len(x), len(bias)):
-        return linear(x, weight, bias, stacked.product(x, stacks[0]))
-    y = products(x, weight, bias, merged)
-    if summed:
-        y = y.to(torch.float32)
-    stacked.lora_delta(y, x, stacks)
-    return y
+def products(x: Tensor, weight: Tensor, bias: Tensor, merged: list[Merged], summed: bool) -> Tensor:
+    """Wx + b with each row's weight, as a function that TorchScript takes; float32 if `summed`."""
+    y = _products(x, weight, bias, merged)
+    return y.to(torch.float32) if summed else y
 
 
-def products(x: Tensor, weight: Tensor, bias: Tensor, merged: list[Merged]) -> Tensor:
-    """Wx + b; segments with a merged weight are one product each, what lies between them is the base's."""
+def _products(x: Tensor, weight: Tensor, bias: Tensor, merged: list[Merged]) -> Tensor:
+    """Segments with a merged weight are one product each, what lies between them is the base's."""
     if not merged:
         return linear(x, weight, bias)
     parts: list[Tensor] = []

@@ -11,7 +11,7 @@ from torch import Tensor
 from lorat.adapter import Adapter, check_fits
 from lorat.base import Base, load_base
 from lorat.config import MAX_RANK
-from lorat.cpu.encoder import Encoder
+from lorat.cpu import encoder_of, layout_for
 from lorat.errors import InputError, InputTooLongError, NoHeadError
 from lorat.files.adapter_file import read_adapter
 from lorat.fingerprint import fingerprint
@@ -38,14 +38,14 @@ class MultiLoRAT:
         """Read the base's weights. Raises BaseError where they are not what its config says."""
         self.base, self.device, self.dtype = base, base.device, base.dtype
         self.max_rank = max_rank
-        self._model = PackedBert(base.weights(), base.config)
+        self._model = PackedBert(base.weights(), base.config, layout_for(base.config, base.device, base.dtype))
         self._base_pooler = self._model.pooler
         self._longest = self._model.longest
         self._vocabulary = base.config.vocab_size
         self._types = set(range(base.config.type_vocab_size))
         self.slots = Slots({linear.key: linear for linear in self._model.groups()}, slots)
-        self._encode = Encoder(self._model)
         self._gpu = self._on_gpu() if self.device.type == "cuda" else None
+        self._encode = encoder_of(self._model)
         settle(self.device)
 
     def _on_gpu(self) -> Callable[[Sequence[Row], Sequence[LoadedHead | None]], Sequence[Tensor]]:

@@ -12,6 +12,7 @@ from lorat.activation import ACTIVATIONS, activate
 from lorat.adapter import Linear
 from lorat.deltas import GROUPS
 from lorat.errors import BaseError
+from lorat.layout import LIBRARY, Layout
 from lorat.linear import Activation, FrozenLinear
 from lorat.routing import Routing
 from lorat.targets import MODULES, POOLER
@@ -34,16 +35,20 @@ class PackedBert(nn.Module):
     pooler_weight: Tensor | None
     pooler_bias: Tensor | None
 
-    def __init__(self, weights: Weights, config: Any) -> None:
-        """weights: of one device and dtype. config: transformers' BertConfig. Raises BaseError for its activation."""
+    def __init__(self, weights: Weights, config: Any, layout: Layout = LIBRARY) -> None:
+        """weights: of one device and dtype. config: transformers' BertConfig. layout: with another than the library's
+        it only holds the tensors, and an encoder computes. Raises BaseError for its activation.
+        """
         super().__init__()
+        self.layout = layout
         for name in ("word", "position", "token_type"):
             self.register_buffer(name, weights[f"embeddings.{name}_embeddings.weight"])
         self.norm = Norm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
         self.activation = _known(config.hidden_act)
         activation = _activation(self.activation, self.word.device)
         self.layers = nn.ModuleList(
-            PackedLayer(weights, index, activation, config.layer_norm_eps) for index in range(config.num_hidden_layers)
+            PackedLayer(weights, index, activation, config.layer_norm_eps, layout)
+            for index in range(config.num_hidden_layers)
         )
         for name in ("weight", "bias"):
             given = weights.get(f"{POOLER}.{name}")
@@ -93,7 +98,7 @@ class PackedBert(nn.Module):
 class PackedLayer(nn.Module):
     """One layer, with query, key and value as one product."""
 
-    def __init__(self, weights: Weights, index: int, activation: Activation, epsilon: float) -> None:
+    def __init__(self, weights: Weights, index: int, activation: Activation, epsilon: float, layout: Layout) -> None:
         super().__init__()
         prefix = f"encoder.layer.{index}"
         self.linears = nn.ModuleDict(
@@ -103,6 +108,7 @@ class PackedLayer(nn.Module):
                     [_linear(weights, f"{prefix}.{MODULES[target]}") for target in targets],
                     activation if group == "intermediate" else None,
                     summed=group in ("output", "ffn_output"),
+                    layout=layout,
                 )
                 for group, targets in GROUPS.items()
             }

@@ -7,23 +7,22 @@ from typing import NamedTuple
 from torch import Tensor
 
 from lorat.deltas import Delta, Key
-from lorat.ops import stacked
-from lorat.ops.stacked import Shape, Stack, Tiling
 from lorat.ops.torch import lora_delta
 from lorat.slots import Slot
 
 
 class Segment(NamedTuple):
-    """Packed rows start to stop - 1, all of one adapter, with that adapter's tensors as they were loaded.
-
-    shape: what neighbours must have in common to be stacked; None for one that is not.
-    """
+    """Packed rows start to stop - 1, all of one slot, with its merged weights as they were when this was made."""
 
     start: int
     stop: int
-    deltas: Mapping[Key, Delta]
+    slot: Slot
     merged: Mapping[Key, Tensor]
-    shape: Shape | None = None
+
+    @property
+    def deltas(self) -> Mapping[Key, Delta]:
+        """The slot's, as they were loaded."""
+        return self.slot.deltas
 
 
 class Merged(NamedTuple):
@@ -40,14 +39,6 @@ class Routing:
 
     def __init__(self, segments: Iterable[Segment]) -> None:
         self.segments = tuple(segments)
-        self._single: list[Segment] = []
-        self._stacked: list[tuple[Tiling, list[Segment]]] = []
-        for run in _runs(self.segments):
-            tiling = stacked.tiling([segment[:2] for segment in run]) if run[0].shape else None
-            if tiling:
-                self._stacked.append((tiling, run))
-            else:
-                self._single += run
 
     @classmethod
     def of(cls, slots: Sequence[Slot | None], offsets: Sequence[int]) -> "Routing":
@@ -60,29 +51,19 @@ class Routing:
         for slot, run in groupby(range(len(slots)), key=slots.__getitem__):
             rows = list(run)
             if slot is not None:
-                merged = slot.merged  # read once: another thread may merge it now
-                shape = None if merged else slot.shape
-                segments.append(Segment(offsets[rows[0]], offsets[rows[-1] + 1], slot.deltas, merged, shape))
+                segments.append(Segment(offsets[rows[0]], offsets[rows[-1] + 1], slot, slot.merged))
         return cls(segments)
 
     def deltas(self, key: Key) -> list[tuple[int, int, Delta]]:
-        """(start, stop, delta) of the segments that add a low-rank product at a group by themselves."""
+        """(start, stop, delta) of the segments that add a low-rank product at a group."""
         return [
             (segment.start, segment.stop, segment.deltas[key])
-            for segment in self._single
+            for segment in self.segments
             if key in segment.deltas and key not in segment.merged
         ]
 
-    def stacks(self, key: Key) -> list[Stack]:
-        """The other segments that do."""
-        return [
-            stacked.stack(tiling, [segment.deltas[key] for segment in run])
-            for tiling, run in self._stacked
-            if key in run[0].deltas
-        ]
-
     def add_deltas(self, key: Key, y: Tensor, x: Tensor) -> None:
-        """y += what each row's adapter adds at a group that is in no stack, in place. y (rows, out), x (rows, in)."""
+        """y += what each row's adapter adds at a group, in place. y (rows, out), x (rows, in)."""
         lora_delta(y, x, self.deltas(key))
 
     def merged(self, key: Key) -> list[Merged]:
@@ -92,14 +73,3 @@ class Routing:
             for segment in self.segments
             if key in segment.merged
         ]
-
-
-def _runs(segments: Sequence[Segment]) -> list[list[Segment]]:
-    """Segments one behind another that are of one shape."""
-    runs: list[list[Segment]] = []
-    for segment in segments:
-        if runs and (runs[-1][-1].stop, runs[-1][-1].shape) == (segment.start, segment.shape):
-            runs[-1].append(segment)
-        else:
-            runs.append([segment])
-    return runs

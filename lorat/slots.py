@@ -6,6 +6,7 @@ A slot's tensors are made once, when its adapter is loaded, and never written ag
 
 import threading
 from collections.abc import Mapping
+from functools import cached_property
 
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from lorat.deltas import GROUPS, Delta, GroupLinear, Key, merge, stack
 from lorat.errors import NotLoadedError, SlotsFullError
 from lorat.gpu.lanes import settle
 from lorat.heads import LoadedHead
-from lorat.ops.stacked import shape
 from lorat.ops.table import Table
 from lorat.targets import Site
 
@@ -30,13 +30,16 @@ class Slot:
         self.index = index
         self.adapter = adapter
         self.deltas = deltas
-        self.shape = shape(deltas)
         self.multiply_adds = sum(d.a.numel() + sum(part.b.numel() for part in d.parts) for d in deltas.values())
         """Of its low-rank products, for one row."""
         self.head: LoadedHead | None = None  # filled by MultiLoRAT, which knows the base's pooler
         self.merged: Mapping[Key, Tensor] = {}
-        self.table: Table | None = None  # filled when a GPU's batch first has it
         self.loaded = True
+
+    @cached_property
+    def table(self) -> Table:
+        """For kernels that find an adapter's tensors by their addresses."""
+        return Table.of(self.deltas, self.owner.layers, self.owner.device)
 
     def require_loaded(self, owner: "Slots") -> None:
         """Raise NotLoadedError where its table is another one, or once the adapter has been unloaded."""
@@ -51,6 +54,8 @@ class Slots:
 
     def __init__(self, groups: Groups, capacity: int) -> None:
         self._groups = groups
+        self.layers = 1 + max(layer for layer, _ in groups)
+        self.device = next(iter(groups.values())).bias.device
         self._free = list(range(capacity, 0, -1))
         self._lock = threading.Lock()
         self.capacity = capacity
@@ -98,8 +103,8 @@ class Slots:
         Raises NotLoadedError for one that was unloaded or is of another table.
         """
         slot.require_loaded(self)
-        merged = {key: merge(self._groups[key].weight, delta) for key, delta in slot.deltas.items()}
-        settle(next(iter(self._groups.values())).bias.device)
+        merged = {key: merge(self._groups[key], delta) for key, delta in slot.deltas.items()}
+        settle(self.device)
         slot.merged = merged
 
     def merge_size(self, slot: Slot) -> tuple[float, int]:

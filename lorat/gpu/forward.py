@@ -59,7 +59,7 @@ class GpuForward:
         with self._lanes.enter() as lane:
             tokens = [row.tokens for row in rows]
             slots = [row.slot for row in rows]
-            plan = Plan.of([t.ids for t in tokens], [t.types for t in tokens], slots, self._layers, self._device)
+            plan = Plan.of([t.ids for t in tokens], [t.types for t in tokens], slots)
             recipes = [self._recipe_of(slot) for slot in slots]
             bucket = plan.bucket() if self._graphs or self._filled else None
             answers = Answers(plan, rows, heads, recipes, self._pool, self._loaded, bucket)

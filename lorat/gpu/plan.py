@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from lorat.deltas import Key
 from lorat.gpu.buckets import Bucket, bucket_of
@@ -40,17 +39,13 @@ class Plan(NamedTuple):
         ids: Sequence[Sequence[int]],
         types: Sequence[Sequence[int] | None],
         slots: Sequence[Slot | None],
-        layers: int,
-        device: torch.device,
     ) -> "Plan":
         """Sequences in the order given, those of one slot side by side. `types` may hold None for all zeros."""
         lengths = np.array([len(sequence) for sequence in ids])
         ends = lengths.cumsum()
         starts, tokens = ends - lengths, int(ends[-1])
         runs = Routing.of(slots, [0, *ends.tolist()]).segments
-        chosen = dict.fromkeys(slot for slot in slots if slot is not None)
-        tables = {id(slot.deltas): table_of(slot, layers, device) for slot in chosen}
-        unmerged = [(run, tables[id(run.deltas)]) for run in runs if run.deltas and not run.merged]
+        unmerged = [(run, run.slot.table) for run in runs if run.deltas and not run.merged]
         return cls(
             ids=joined(ids, tokens),
             positions=positions(lengths),
@@ -106,10 +101,3 @@ class Plan(NamedTuple):
         stage.put(offsets, (bucket.sequences if bucket else len(self.starts)) + 1, tokens)
         stage.put(self.tiles, bucket.tiles if bucket else None)
         return stage
-
-
-def table_of(slot: Slot, layers: int, device: torch.device) -> Table:
-    """A slot's table, made when it is first needed."""
-    if slot.table is None:
-        slot.table = Table.of(slot.deltas, layers, device)
-    return slot.table

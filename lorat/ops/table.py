@@ -66,5 +66,6 @@ def _entry(delta: Delta) -> list[int]:
     assert all(tensor.is_contiguous() for tensor in tensors)
     entry = [delta.a.shape[1], delta.a.data_ptr(), 0 if delta.bias is None else delta.bias.data_ptr()]
     for part in delta.parts:
-        entry += [part.b.data_ptr(), part.ranks[0], part.b.shape[0], part.columns[0], part.b.shape[1]]
+        ranks, columns = part.ranks[1] - part.ranks[0], part.columns[1] - part.columns[0]
+        entry += [part.b.data_ptr(), part.ranks[0], ranks, part.columns[0], columns]
     return entry + [0] * (FIELDS - len(entry))

@@ -48,7 +48,7 @@ def test_added_or_merged_it_is_each_targets_own_product(sizes, bias, seed):
     lora_delta(y, x, [(0, ROWS, delta)])
     torch.testing.assert_close(y.double(), wanted(x, linears, chosen), atol=2e-3, rtol=1e-4)
     own = group.bias if delta.bias is None else group.bias + delta.bias
-    merged = x @ plain(merge(group.weight, delta)).T + own
+    merged = x @ plain(merge(group, delta)).T + own
     torch.testing.assert_close(merged.double(), wanted(x, linears, chosen), atol=2e-3, rtol=1e-4)
     assert torch.equal(group.weight, before)
 

@@ -1,7 +1,5 @@
 """Every way to compute per-row adapters against the fp32 loop, on a grid of mixes."""
 
-from itertools import pairwise
-
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +9,7 @@ from lorat import pooling
 from lorat.adapter import Linear, LoRA
 from lorat.deltas import Delta, Part, stack
 from lorat.linear import FrozenLinear
-from lorat.ops import reference, stacked, triton
+from lorat.ops import reference, triton
 from lorat.ops.table import PART, PART_FIELDS, PARTS
 from lorat.ops.tiles import ROWS, tile
 from lorat.ops.torch import lora_delta
@@ -69,40 +67,6 @@ def test_equals_the_reference(mix, rows, dtype, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("bfloat16", 6e-3), ("float16", 8e-4)])
 def test_adapters_in_float32_equal_the_reference(mix, rows, dtype, tolerance):
     check(lora_delta, mix, rows, dtype, tolerance, "cpu", kept="float32")
-
-
-@given(
-    st.lists(st.integers(1, 200), min_size=1, max_size=12),
-    st.sampled_from([ranks for ranks, bias in RANKS if not bias]),
-    st.booleans(),
-    st.integers(0, 99),
-)
-def test_stacked_adapters_equal_the_reference(lengths, ranks, summed, seed):
-    generator = torch.Generator().manual_seed(seed)
-    ends = [5, *(5 + sum(lengths[: place + 1]) for place in range(len(lengths)))]
-    deltas = [cast(delta(ranks, generator), torch.bfloat16) for _ in lengths]
-    assert len({stacked.shape({(0, "qkv"): one}) for one in deltas}) == 1
-    tiling = stacked.tiling(list(pairwise(ends)))
-    assert (tiling is None) == (sum(-(-length // ROWS) for length in lengths) < 8)
-    if tiling is None:
-        return
-    x = torch.randn(ends[-1] + 3, IN, generator=generator).bfloat16()
-    y = torch.randn(len(x), TARGETS * WIDTH, generator=generator).to(torch.float32 if summed else torch.bfloat16)
-    got, expected = y.clone(), y.float()
-    stacked.lora_delta(got, x, [stacked.stack(tiling, deltas)])
-    reference.lora_delta(expected, x, [(*edges, one) for edges, one in zip(pairwise(ends), deltas, strict=True)])
-    assert (got.float() - expected).abs().max() <= 2e-2 * expected.abs().max()
-    assert torch.equal(got[:5], y[:5]) and torch.equal(got[ends[-1] :], y[ends[-1] :])
-
-
-def test_adapters_of_another_shape_or_with_a_bias_are_not_stacked():
-    made = cast(delta((8, 0, 8), torch.Generator().manual_seed(0)), torch.bfloat16)
-    wider = cast(delta((8, 8, 8), torch.Generator().manual_seed(0)), torch.bfloat16)
-    key = 0, "qkv"
-    assert stacked.shape({key: made}) == stacked.shape({key: made})
-    assert stacked.shape({key: made}) != stacked.shape({key: wider}) != stacked.shape({(1, "qkv"): wider})
-    assert stacked.shape({key: made._replace(bias=torch.ones(TARGETS * WIDTH))}) is None
-    assert stacked.shape({key: cast(made, torch.float32)}) is None
 
 
 @pytest.mark.parametrize("device", DEVICES)

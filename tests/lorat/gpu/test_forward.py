@@ -92,7 +92,7 @@ def test_a_plan_holds_its_adapters_until_it_is_done(tiny, directories):
     """Addresses do not: an adapter that is unloaded meanwhile must stay where the plan says it is."""
     slot = tiny.load(directories[0])
     tensors = [weakref.ref(delta.a) for delta in slot.deltas.values()]
-    plan = Plan.of([[1, 2]], [None], [slot], 3, torch.device("cpu"))
+    plan = Plan.of([[1, 2]], [None], [slot])
     tiny.unload(slot)
     del slot
     gc.collect()
@@ -145,7 +145,7 @@ def test_large_batches_have_a_bucket_only_if_they_nearly_fill_it(tokens, filled)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30))
 def test_a_plan_filled_up_keeps_the_batch_and_adds_nothing(lengths):
     ids = [[place + 1] * length for place, length in enumerate(lengths)]
-    plan = Plan.of(ids, [None] * len(ids), [None] * len(ids), 3, torch.device("cpu"))
+    plan = Plan.of(ids, [None] * len(ids), [None] * len(ids))
     bucket = plan.bucket()
     exact, filled = (
         stage.views(Lane(torch.device("cpu")).write(stage)) for stage in (plan.stage(), plan.stage(bucket))

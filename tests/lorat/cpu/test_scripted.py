@@ -1,4 +1,4 @@
-"""The encoder of a CPU: in one call as operation by operation; every activation as transformers computes it."""
+"""The encoder that torch scripts: in one call as operation by operation; every activation as transformers computes it."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from transformers.activations import ACT2FN
 from lorat import MultiLoRAT
 from lorat.activation import ACTIVATIONS, activate
 from lorat.attention import BlockAttention
-from lorat.cpu import encoder
+from lorat.cpu import scripted
 from lorat.layout import OPERATORS
 from lorat.packing import pack
 from lorat.routing import Routing
@@ -50,7 +50,7 @@ def test_one_call_equals_operation_by_operation_to_the_bit(model, slots):
         attention = BlockAttention(batch.lengths, packed.heads, packed.device, packed.dtype, len(batch.ids))
         with torch.inference_mode():
             expected = packed(batch.ids, batch.positions, batch.types, attention, routing)
-            got = encoder.Encoder(packed)(batch, routing)
+            got = scripted.Encoder(packed)(batch, routing)
         assert got.dtype == torch.float32
         assert torch.equal(got, expected)
 
@@ -58,7 +58,7 @@ def test_one_call_equals_operation_by_operation_to_the_bit(model, slots):
 
 
 def test_it_is_one_call_where_torch_was_built_with_onednn():
-    assert isinstance(encoder._encode, torch.jit.ScriptFunction) == OPERATORS
+    assert isinstance(scripted._encode, torch.jit.ScriptFunction) == OPERATORS
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

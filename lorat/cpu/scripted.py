@@ -15,8 +15,7 @@ from lorat.activation import activate
 from lorat.attention import BlockAttention, Blocks, attend
 from lorat.deltas import Delta
 from lorat.layout import OPERATORS
-from lorat.linear import compute
-from lorat.ops.stacked import Stack
+from lorat.linear import products
 from lorat.ops.torch import lora_delta
 from lorat.packed import Norm, PackedBert, PackedLayer, embed, norm
 from lorat.packing import PackedBatch
@@ -30,7 +29,6 @@ class RoutedLinear(NamedTuple):
     bias: Tensor
     merged: list[Merged]
     deltas: list[tuple[int, int, Delta]]
-    stacks: list[Stack]
 
 
 class Scale(NamedTuple):
@@ -92,7 +90,6 @@ def _routed(layer: PackedLayer, routing: Routing) -> RoutedLayer:
             linear.bias,
             routing.merged(linear.key),
             routing.deltas(linear.key),
-            routing.stacks(linear.key),
         )
         for linear in layer.groups()
     )
@@ -121,7 +118,7 @@ def encode(
 
 
 def _linear(x: Tensor, linear: RoutedLinear, summed: bool = False) -> Tensor:
-    y = compute(x.to(linear.bias.dtype), linear.weight, linear.bias, linear.merged, linear.stacks, summed)
+    y = products(x.to(linear.bias.dtype), linear.weight, linear.bias, linear.merged, summed)
     lora_delta(y, x, linear.deltas)
     return y
 
