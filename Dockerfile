@@ -24,7 +24,7 @@ RUN rm -rf /opt/venv/lib/python3*/site-packages/torch/include /opt/venv/lib/pyth
        /opt/venv/lib/python3*/site-packages/torch/test /opt/venv/lib/python3*/site-packages/torch/bin/proto* \
     && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
     && pip uninstall --quiet --yes pip \
-    && python -c "import torch, transformers"
+    && python -c "import numba, torch, transformers"
 
 # The base: a directory, a hub id (BASE), or the embedded one.
 FROM packages AS model

@@ -1,15 +1,18 @@
 """What the processor can do: products alone, as many as the encoder's linear layers ask for, a thread a core."""
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import AutoConfig
 
-from lorat.layout import lay_out, linear
+from lorat.layout import PANEL, lay_out, linear, panels
 
 _ROWS, _OUT, _IN = 1024, 1536, 384  # of a product: the encoder's own shape that is quickest
+_BLOCK = 96  # rows that our kernels take together
 
 
 def multiply_adds(base: Path) -> int:
@@ -20,13 +23,12 @@ def multiply_adds(base: Path) -> int:
 
 
 class Products:
-    """So many multiply-adds, to half a product of each core, and nothing else."""
+    """So many multiply-adds, to half a product of each core, and nothing else. multiply: of x (rows, in)."""
 
-    def __init__(self, dtype: torch.dtype, multiply_adds: int) -> None:
+    def __init__(self, dtype: torch.dtype, multiply_adds: int, multiply: Callable[[Tensor], object]) -> None:
         self._cores = len(os.sched_getaffinity(0))
         self._count = round(multiply_adds / (self._cores * _ROWS * _OUT * _IN))
-        self._x, self._weight = torch.randn(_ROWS, _IN).to(dtype), lay_out(torch.randn(_OUT, _IN).to(dtype))
-        self._bias = torch.zeros(_OUT, dtype=dtype)
+        self._x, self._product = torch.randn(_ROWS, _IN).to(dtype), multiply
         self._threads = ThreadPoolExecutor(self._cores, initializer=torch.set_num_threads, initargs=(1,))
 
     def __call__(self) -> None:
@@ -36,4 +38,36 @@ class Products:
         x = self._x.clone()
         with torch.inference_mode():
             for _ in range(self._count):
-                linear(x, self._weight, self._bias)
+                self._product(x)
+
+
+def by_the_library(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A product by oneDNN, its weight laid out beforehand."""
+    weight, bias = lay_out(torch.randn(_OUT, _IN).to(dtype)), torch.zeros(_OUT, dtype=dtype)
+    return lambda x: linear(x, weight, bias)
+
+
+def by_our_kernels() -> Callable[[Tensor], Tensor]:
+    """The same by `lorat.cpu.kernels`, in bfloat16, with sums in float32."""
+    from numba import njit
+
+    from lorat.cpu.kernels.products import WIDEST, multiply
+
+    line = 4 * PANEL
+
+    @njit(nogil=True)
+    def run(y: int, x: int, weight: int, bias: int) -> None:
+        for start in range(0, _ROWS, _BLOCK):
+            rows, a = min(_BLOCK, _ROWS - start), x + 2 * _IN * start
+            for column in range(0, _OUT, PANEL):
+                out, panel = y + 4 * (_OUT * start + column), weight + 2 * _IN * column
+                multiply(out, 4 * _OUT, bias + 4 * column, 0, a, 2 * _IN, panel, line, _IN // 2, rows, WIDEST)
+
+    weight, bias = panels(torch.randn(_OUT, _IN).bfloat16()), torch.zeros(_OUT)
+
+    def product(x: Tensor) -> Tensor:
+        y = torch.empty(_ROWS, _OUT)
+        run(y.data_ptr(), x.data_ptr(), weight.data_ptr(), bias.data_ptr())
+        return y
+
+    return product

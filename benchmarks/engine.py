@@ -3,7 +3,8 @@
 python -m benchmarks.engine [--rounds 5] [--peers]
 
 Each round every contender computes the corpus of 256 texts four times: the peers batch after batch, LoRAT with all of
-it in its queue. "products alone" are the encoder's multiply-adds for it and nothing else.
+it in its queue. "products alone" are the encoder's multiply-adds for it and nothing else, by the matrix library; where
+the processor multiplies bfloat16, by our own kernels as well.
 """
 
 import argparse
@@ -14,9 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
-from benchmarks.ceiling import Products, multiply_adds
+from benchmarks.ceiling import Products, by_our_kernels, by_the_library, multiply_adds
 from benchmarks.checks import Checked
 from benchmarks.corpus import texts
 from benchmarks.made import ALL, QV, make_adapter
@@ -24,6 +25,8 @@ from benchmarks.peers import peers
 from benchmarks.rounds import measure, median, save
 from benchmarks.served import Content, Served
 from lorat.base import locate_base
+from lorat.cpu import layout_for
+from lorat.layout import KERNELS
 from lorat.memory import keep_freed_memory
 
 PASSES = 4  # of the corpus, by each contender each round
@@ -41,7 +44,7 @@ def main() -> None:
     count = len(ids) * PASSES
     work = multiply_adds(base) * tokens
     with tempfile.TemporaryDirectory() as directory:
-        contenders = _contenders(ids, base, Path(directory), options) | _products(work)
+        contenders = _contenders(ids, base, Path(directory), options) | _products(work, base)
         checked = Passes()
         seconds = measure(contenders, options.rounds, checked)
     result = {
@@ -66,11 +69,14 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _products(multiply_adds: int) -> Contenders:
-    return {
-        "products alone, fp32": Products(torch.float32, multiply_adds),
-        "products alone, bf16": Products(torch.bfloat16, multiply_adds),
+def _products(multiply_adds: int, base: Path) -> Contenders:
+    made: Contenders = {
+        f"products alone, {name}": Products(dtype, multiply_adds, by_the_library(dtype))
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
+    if layout_for(AutoConfig.from_pretrained(base), torch.device("cpu"), torch.bfloat16) is KERNELS:
+        made["products alone, bf16, our kernels"] = Products(torch.bfloat16, multiply_adds, by_our_kernels())
+    return made
 
 
 def _contenders(ids: list[list[int]], base: Path, directory: Path, options: argparse.Namespace) -> Contenders:

@@ -76,7 +76,7 @@ class Bench:
         return run
 
     def _plan(self, ids: Sequence[Sequence[int]], slots: Sequence[Any]) -> Plan:
-        return Plan.of(ids, [None] * len(ids), slots, CONFIG.num_hidden_layers, self.model.device)
+        return Plan.of(ids, [None] * len(ids), slots)
 
     def _sent(self, plan: Plan) -> list[torch.Tensor]:
         stage = plan.stage()

@@ -96,7 +96,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def round_rows(rows: int) -> int:
-    """The number of rows (or tiles) to compute where `rows` are wanted: as many, or up to 6 % (3 at least) more.
+    """The number of rows to compute where `rows` are wanted: as many, or up to 6 % (3 at least) more.
 
     The matrix library makes code for every shape that it meets, a millisecond and some 600 KB each, and keeps a
     thousand: with round numbers it soon has met them all.

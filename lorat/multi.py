@@ -233,10 +233,9 @@ def _check(texts: Sequence[Text], slot: Slot | None, alone: bool = True) -> None
         )
 
 
-def _place(row: Row) -> tuple[int, int, int]:
-    """Rows of one slot stand together, ordered by length, slots of one size side by side; the base's own come first."""
-    size, index = (row.slot.multiply_adds, row.slot.index) if row.slot else (0, 0)
-    return size, index, len(row.tokens)
+def _place(row: Row) -> tuple[int, int]:
+    """Rows of one slot stand together, ordered by length; the base's own come first."""
+    return row.slot.index if row.slot else 0, len(row.tokens)
 
 
 def _select(hidden: Tensor, batch: PackedBatch, places: list[int]) -> Tensor:

@@ -1,7 +1,7 @@
 """The forward pass on a CPU: `compiled` by Numba where that is quicker, else `scripted` by torch."""
 
+import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -31,7 +31,19 @@ def layout_for(config: Any, device: torch.device, dtype: torch.dtype) -> Layout:
         and not (config.hidden_size % PANEL or config.intermediate_size % PANEL)
         and not (config.hidden_size // config.num_attention_heads) % _HEAD
     )
-    return KERNELS if suits and find_spec("numba") and _multiplies_by_avx512() else LIBRARY
+    return KERNELS if suits and _compiles() and _multiplies_by_avx512() else LIBRARY
+
+
+def _compiles() -> bool:
+    """Whether Numba is here, and takes this Python and this NumPy."""
+    try:
+        import numba  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    except ImportError as error:
+        warnings.warn(f"bfloat16 is slower without Numba, which does not load: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def _multiplies_by_avx512() -> bool:

@@ -1,6 +1,6 @@
 """Instructions for vectors of sixteen, as a compiler writes them: the `builder` is llvmlite's."""
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
 
 from llvmlite import binding, ir
 from numba import config

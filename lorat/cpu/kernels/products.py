@@ -53,10 +53,9 @@ def _generate(context, builder, args, rows, vectors):
         factor = repeated(builder, builder.load(at(builder, builder.add(left, offset), INT), align=4))
         sums.append([dot(builder, one, factor, two) for one, two in zip(row, rights, strict=True)])
     following = builder.add(pair, ir.Constant(ADDRESS, 1))
-    turns = [(pair, ir.Constant(ADDRESS, 0), following), (right, b, builder.add(right, b_stride))]
-    for row in zip(totals, starts, sums, strict=True):
-        turns.extend(zip(*row, strict=True))
-    for value, start, next_ in turns:
+    of_rows = (turn for row in zip(totals, starts, sums, strict=True) for turn in zip(*row, strict=True))
+    of_loop = (pair, ir.Constant(ADDRESS, 0), following), (right, b, builder.add(right, b_stride))
+    for value, start, next_ in (*of_loop, *of_rows):
         value.add_incoming(start, before)
         value.add_incoming(next_, loop)
     builder.cbranch(builder.icmp_signed("<", following, pairs), loop, after)
