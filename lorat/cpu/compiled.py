@@ -87,6 +87,7 @@ class Room:
             "context": 2 * rows * hidden,
             "inner": 2 * ROWS * model.widest,
             "tile": TILE_SIZE,
+            "sums": TILE_SIZE,
             "shrunk": 2 * ROWS * ranks,
             "zeros": 4 * max(model.longest + _BEYOND, model.head_size, PANEL),
             "attention": room_for(model.longest, model.head_size),

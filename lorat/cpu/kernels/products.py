@@ -67,9 +67,9 @@ def _generate(context, builder, args, rows, vectors):
 
 
 def _strip(vectors):
-    """C of so many vectors, for any rows: blocks of as many as fit, then of 4, 2 and 1."""
+    """C of so many vectors, for any rows: blocks of as many as fit, then of 8, 4, 2 and 1."""
     most = _ROWS[vectors]
-    full, four, two, one = (_block(rows, vectors) for rows in (most, 4, 2, 1))
+    full, eight, four, two, one = (_block(rows, vectors) for rows in (most, min(8, most), 4, 2, 1))
 
     @njit(**OPTIONS)
     def strip(c, c_stride, initial, initial_stride, a, a_stride, b, b_stride, pairs, rows):
@@ -80,6 +80,9 @@ def _strip(vectors):
             if left >= most:
                 full(y, c_stride, i, initial_stride, x, a_stride, b, b_stride, pairs)
                 row += most
+            elif left >= 8:
+                eight(y, c_stride, i, initial_stride, x, a_stride, b, b_stride, pairs)
+                row += 8
             elif left >= 4:
                 four(y, c_stride, i, initial_stride, x, a_stride, b, b_stride, pairs)
                 row += 4

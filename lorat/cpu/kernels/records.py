@@ -28,6 +28,15 @@ PIECE = _record(start=_INT, stop=_INT, table=_INT)
 """Rows of one block and one adapter, and the address of its table (`lorat.ops.table`)."""
 
 ROOM = _record(
-    rounded=_INT, qkv=_INT, context=_INT, inner=_INT, tile=_INT, shrunk=_INT, ranks=_INT, zeros=_INT, attention=_INT
+    rounded=_INT,
+    qkv=_INT,
+    context=_INT,
+    inner=_INT,
+    tile=_INT,
+    sums=_INT,
+    shrunk=_INT,
+    ranks=_INT,
+    zeros=_INT,
+    attention=_INT,
 )
-"""Memory that a pass writes to. ranks: those that a row of `shrunk` has room for."""
+"""Memory that a pass writes to. tile, sums: a panel's, and others for a moment. ranks: what a row of `shrunk` holds."""

@@ -9,6 +9,7 @@ import operator
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 from lorat.cpu.kernels import llvm
@@ -77,6 +78,20 @@ def load_int(typing, address):
     return types.int64(_ADDRESS), lambda context, builder, signature, args: builder.load(
         at(builder, args[0], ADDRESS), align=8
     )
+
+
+@intrinsic
+def prefetch(typing, address):
+    """Ask for a line of memory that will be read."""
+
+    def generate(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), INT, INT, INT])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        flags = [ir.Constant(INT, number) for number in (0, 2, 1)]  # to read, into the second cache, data
+        builder.call(function, [at(builder, args[0], ir.IntType(8)), *flags])
+        return context.get_dummy_value()
+
+    return _NOTHING(_ADDRESS), generate
 
 
 @intrinsic
