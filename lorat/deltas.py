@@ -22,7 +22,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
 Key = tuple[int, str]
 """Of a group's linear in the base: its layer, and the group's name."""
 
-_JOINED_RANK = 32
 _MOST_POWER = 64  # of two: more would take zeros and float32 to infinity
 
 
@@ -79,23 +78,25 @@ def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
     width = linear.bias.shape[0] // len(chosen)
     parts: list[Part] = []
     stacked, rank = [], 0
-    bias = torch.zeros_like(linear.bias, dtype=torch.float32)
+    bias: Tensor | None = None
     for position, lora in enumerate(chosen):
         if lora is None:
             continue
         columns = position * width, (position + 1) * width
-        padding = 0, 0, 0, _padded(lora.rank) - lora.rank
         matrices = _levelled(lora) if linear.bias.dtype == torch.float16 else (lora.a, (lora.b * lora.scaling).T)
-        a, b = (F.pad(matrix, padding) for matrix in matrices)
+        a, b = map(_filled_up, matrices)
         parts.append(Part((rank, rank + len(b)), columns, b))
         stacked.append(a)
         rank += len(b)
         if lora.bias is not None:
+            bias = torch.zeros_like(linear.bias, dtype=torch.float32) if bias is None else bias
             bias[slice(*columns)] = lora.bias.to(bias) - linear.bias[slice(*columns)].float()
     layout, kept = linear.layout, (linear.bias.device, linear.layout.dtype(linear.bias))
-    a = layout.factor(torch.cat(stacked).T).to(*kept)
-    parts = [Part(part.ranks, part.columns, layout.factor(part.b).to(*kept)) for part in _joined(parts)]
-    return Delta(a, parts, bias.to(linear.bias) if bias.any() else None)
+    a = layout.factor(torch.cat(stacked).T.to(*kept))
+    parts = [
+        Part(part.ranks, part.columns, layout.factor(part.b.to(*kept))) for part in _joined(parts, layout.joined_rank)
+    ]
+    return Delta(a, parts, bias.to(linear.bias) if bias is not None and bias.any() else None)
 
 
 def _levelled(lora: LoRA) -> tuple[Tensor, Tensor]:
@@ -105,22 +106,18 @@ def _levelled(lora: LoRA) -> tuple[Tensor, Tensor]:
     return torch.ldexp(lora.a, -powers), torch.ldexp((lora.b * lora.scaling).T, powers)
 
 
-def _joined(parts: list[Part]) -> list[Part]:
-    """Neighbours of small rank as one part with a block-diagonal B: one product costs less than several."""
+def _joined(parts: list[Part], most: int) -> list[Part]:
+    """Neighbours of `most` ranks together as one part with a block-diagonal B."""
     first, last = parts[0], parts[-1]
-    if not gapless(parts) or last.ranks[1] > _JOINED_RANK:
+    if last.ranks[1] > most or any(before.columns[1] != after.columns[0] for before, after in pairwise(parts)):
         return parts
     b: Tensor = torch.block_diag(*(part.b for part in parts))  # type: ignore[no-untyped-call]
     return [Part((0, last.ranks[1]), (first.columns[0], last.columns[1]), b)]
 
 
-def gapless(parts: list[Part]) -> bool:
-    """Whether their columns are neighbours."""
-    return all(before.columns[1] == after.columns[0] for before, after in pairwise(parts))
-
-
-def _padded(rank: int) -> int:
-    return -(-rank // 8) * 8
+def _filled_up(matrix: Tensor) -> Tensor:
+    missing = -len(matrix) % 8
+    return F.pad(matrix, (0, 0, 0, missing)) if missing else matrix
 
 
 def merge(linear: GroupLinear, delta: Delta) -> Tensor:

@@ -53,8 +53,8 @@ def panels(weight: Tensor) -> Tensor:
 def pairs(matrix: Tensor) -> Tensor:
     """A matrix (depth, columns) as (depth / 2, columns, 2), filled up with zeros to a multiple of 16 columns."""
     depth, columns = matrix.shape
-    filled = F.pad(matrix, (0, -columns % _LANES))
-    return filled.view(depth // 2, 2, -1).transpose(1, 2).contiguous()
+    filled = F.pad(matrix, (0, -columns % _LANES)) if columns % _LANES else matrix
+    return filled.reshape(depth // 2, 2, -1).transpose(1, 2).contiguous()
 
 
 def plain(matrix: Tensor) -> Tensor:
@@ -71,20 +71,22 @@ def plain(matrix: Tensor) -> Tensor:
 class Layout(NamedTuple):
     """How a model's matrices are laid out. weight: of a linear. factor: of A (in, ranks) or B (rank, out).
 
-    dtype: of factors, beside a base of a bias's dtype and device.
+    dtype: of factors, beside a base of a bias's dtype and device. joined_rank: up to so many ranks of neighbours, one
+    product with zeros in it is quicker than one for each target.
     """
 
     weight: Callable[[Tensor], Tensor]
     factor: Callable[[Tensor], Tensor]
     dtype: Callable[[Tensor], torch.dtype]
+    joined_rank: int
 
 
 def _library_dtype(bias: Tensor) -> torch.dtype:
     return bias.dtype if bias.is_cuda else torch.float32
 
 
-LIBRARY = Layout(lay_out, Tensor.contiguous, _library_dtype)
-KERNELS = Layout(panels, pairs, lambda bias: bias.dtype)
+LIBRARY = Layout(lay_out, Tensor.contiguous, _library_dtype, joined_rank=32)
+KERNELS = Layout(panels, pairs, lambda bias: bias.dtype, joined_rank=0)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
