@@ -253,6 +253,7 @@ def _is_device(sample: Any) -> bool:
 @contextmanager
 def _engine(ids: list[list[int]], options: argparse.Namespace) -> Iterator[Served]:
     engine = Served(ids * PASSES, options.dtype, workers=2, base=options.base, device=options.device)
+    engine.vectors([None])  # its first batch compiles
     yield engine
     engine.close()
 

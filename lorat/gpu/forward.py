@@ -45,7 +45,6 @@ class GpuForward:
         self._encoder = Encoder(model, tiled=tiled)
         self._pool = _kernel() if tiled else reference.pool
         self._device = self._encoder.device
-        self._layers = len(model.layers)
         self._recipe_of, self._filled = recipe_of, filled
         self._graphs = Graphs(self._encoder) if self._encoder.flash else None
         self._lanes = Lanes(self._device)
