@@ -19,7 +19,8 @@ from app.demo import DIRECTORY
 from app.main import load_model
 from app.settings import Settings
 from lorat import __version__
-from lorat.layout import computes
+from lorat.cpu import layout_for
+from lorat.layout import KERNELS, computes
 from tests.app.conftest import process
 from tests.oracle import make_peft
 
@@ -246,6 +247,14 @@ def test_a_slow_client_does_not_hold_up_others(keyed):
 def test_a_type_that_the_processor_lacks_is_said_at_the_start(tiny_path, caplog):
     load_model(Settings(base=str(tiny_path), dtype="bfloat16", device="cpu"))
     assert ("float32 is many times faster" in caplog.text) == (not computes(torch.bfloat16))
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_a_type_that_the_processor_is_faster_in_is_said_at_the_start(dtype, caplog):
+    caplog.set_level("INFO")
+    base = load_model(Settings(dtype=dtype, device="cpu", slots=1)).base
+    faster = layout_for(base.config, base.device, torch.bfloat16) is KERNELS
+    assert ("LORAT_DTYPE=bfloat16 is twice as fast" in caplog.text) == (faster and dtype == "auto")
 
 
 @pytest.mark.parametrize(("believed", "client"), [("127.0.0.0/8", "192.0.2.7"), ("192.0.2.1, 10.0.0.0/8", "127.0.0.1")])
