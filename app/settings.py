@@ -57,7 +57,9 @@ class Settings(BaseSettings):
     base: str | None = Field(None, description="base model: directory or hub id (default: the embedded MiniLM)")
     store: str = Field("./adapters", description="where adapters are kept: directory or URL")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field("auto", description="type to compute in")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="type to compute in; auto: float32 on a CPU, bfloat16 on a GPU"
+    )
     slots: Count = Field(64, description="adapters on the device at once")
     max_rank: Count = Field(MAX_RANK, description="largest rank of an adapter")
     host_cache_bytes: Count = Field(512 * MEBIBYTE, description="memory for adapters that are not in a slot")

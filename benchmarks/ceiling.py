@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
+from lorat.cpu.kernels.records import ROWS
 from lorat.layout import PANEL, lay_out, linear, panels
 
 _ROWS, _OUT, _IN = 1024, 1536, 384  # of a product: the encoder's own shape that is quickest
-_BLOCK = 96  # rows that our kernels take together
 
 
 def multiply_adds(base: Path) -> int:
@@ -23,18 +23,18 @@ def multiply_adds(base: Path) -> int:
 
 
 class Products:
-    """So many multiply-adds, to half a product of each core, and nothing else. multiply: of x (rows, in)."""
+    """So many multiply-adds, to half a product of each core, and nothing else. product: of x (rows, in)."""
 
-    def __init__(self, dtype: torch.dtype, multiply_adds: int, multiply: Callable[[Tensor], object]) -> None:
+    def __init__(self, dtype: torch.dtype, multiply_adds: int, product: Callable[[Tensor], object]) -> None:
         self._cores = len(os.sched_getaffinity(0))
         self._count = round(multiply_adds / (self._cores * _ROWS * _OUT * _IN))
-        self._x, self._product = torch.randn(_ROWS, _IN).to(dtype), multiply
+        self._x, self._product = torch.randn(_ROWS, _IN).to(dtype), product
         self._threads = ThreadPoolExecutor(self._cores, initializer=torch.set_num_threads, initargs=(1,))
 
     def __call__(self) -> None:
-        list(self._threads.map(self._multiply, range(self._cores)))
+        list(self._threads.map(self._run, range(self._cores)))
 
-    def _multiply(self, _: int) -> None:
+    def _run(self, _: int) -> None:
         x = self._x.clone()
         with torch.inference_mode():
             for _ in range(self._count):
@@ -51,17 +51,15 @@ def by_our_kernels() -> Callable[[Tensor], Tensor]:
     """The same by `lorat.cpu.kernels`, in bfloat16, with sums in float32."""
     from numba import njit
 
-    from lorat.cpu.kernels.products import WIDEST, multiply
-
-    line = 4 * PANEL
+    from lorat.cpu.kernels.products import TILE_ROW, WIDEST, multiply
 
     @njit(nogil=True)
     def run(y: int, x: int, weight: int, bias: int) -> None:
-        for start in range(0, _ROWS, _BLOCK):
-            rows, a = min(_BLOCK, _ROWS - start), x + 2 * _IN * start
+        for start in range(0, _ROWS, ROWS):
+            rows, a = min(ROWS, _ROWS - start), x + 2 * _IN * start
             for column in range(0, _OUT, PANEL):
                 out, panel = y + 4 * (_OUT * start + column), weight + 2 * _IN * column
-                multiply(out, 4 * _OUT, bias + 4 * column, 0, a, 2 * _IN, panel, line, _IN // 2, rows, WIDEST)
+                multiply(out, 4 * _OUT, bias + 4 * column, 0, a, 2 * _IN, panel, TILE_ROW, _IN // 2, rows, WIDEST)
 
     weight, bias = panels(torch.randn(_OUT, _IN).bfloat16()), torch.zeros(_OUT)
 

@@ -39,10 +39,10 @@ class Part(NamedTuple):
 class Delta(NamedTuple):
     """What an adapter adds to one group: y[:, columns] += (x A^T)[:, ranks] b, then `bias` on all of y.
 
-    a: (in, sum of ranks): the A of the group's targets, stacked and transposed; like b laid out as the base's weights
-    are (`lorat.layout.plain` undoes it). Beside a base in float16 each rank's is
-    of a length near 1, and b has what it was longer: x A^T is then no larger than x, and a GPU rounds it to float16.
-    bias: (out of the group,) or None.
+    a: (in, sum of ranks): the A of the group's targets, stacked and transposed. It and b are laid out by the base's
+    layout (`lorat.layout.plain` undoes it), whose `pairs` give a zeros up to the next 16 ranks. Beside a base in
+    float16 each rank's is of a length near 1, and b has what it was longer: x A^T is then no larger than x, and a GPU
+    rounds it to float16. bias: (out of the group,) or None.
     """
 
     a: Tensor
@@ -91,7 +91,7 @@ def stack(chosen: list[LoRA | None], linear: GroupLinear) -> Delta:
         if lora.bias is not None:
             bias = torch.zeros_like(linear.bias, dtype=torch.float32) if bias is None else bias
             bias[slice(*columns)] = lora.bias.to(bias) - linear.bias[slice(*columns)].float()
-    layout, kept = linear.layout, (linear.bias.device, linear.layout.dtype(linear.bias))
+    layout, kept = linear.layout, (linear.bias.device, linear.layout.factor_dtype(linear.bias))
     a = layout.factor(torch.cat(stacked).T.to(*kept))
     parts = [
         Part(part.ranks, part.columns, layout.factor(part.b.to(*kept))) for part in _joined(parts, layout.joined_rank)

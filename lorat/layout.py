@@ -15,8 +15,10 @@ from torch.nn import functional as F
 
 OPERATORS = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 """Whether torch was built with oneDNN's."""
-PANEL = 64
-_LANES = 16
+LANES = 16
+"""Numbers of 32 bits that a processor with AVX-512 computes at once."""
+PANEL = 4 * LANES
+"""Columns of a weight that our kernels multiply together."""
 _LAYOUT_ROWS = 1024  # the number of rows that the layout is chosen for; it serves others as well
 
 
@@ -51,14 +53,17 @@ def panels(weight: Tensor) -> Tensor:
 
 
 def pairs(matrix: Tensor) -> Tensor:
-    """A matrix (depth, columns) as (depth / 2, columns, 2), filled up with zeros to a multiple of 16 columns."""
+    """A matrix (depth, columns) as (depth / 2, columns, 2), filled up with zeros to a multiple of LANES columns."""
     depth, columns = matrix.shape
-    filled = F.pad(matrix, (0, -columns % _LANES)) if columns % _LANES else matrix
+    filled = F.pad(matrix, (0, -columns % LANES)) if columns % LANES else matrix
     return filled.reshape(depth // 2, 2, -1).transpose(1, 2).contiguous()
 
 
 def plain(matrix: Tensor) -> Tensor:
-    """The weight (out, in), or matrix (depth, columns), that was laid out."""
+    """The weight (out, in), or matrix (depth, columns), that was laid out.
+
+    One of 4 dimensions are `panels`, of 3 `pairs`, whose columns of zeros stay.
+    """
     if matrix.is_mkldnn:
         return matrix.to_dense()
     if matrix.dim() == 4:
@@ -69,15 +74,16 @@ def plain(matrix: Tensor) -> Tensor:
 
 
 class Layout(NamedTuple):
-    """How a model's matrices are laid out. weight: of a linear. factor: of A (in, ranks) or B (rank, out).
+    """How a model's tensors are laid out. weight, bias: of a linear. factor: A (in, ranks) or B (rank, out).
 
-    dtype: of factors, beside a base of a bias's dtype and device. joined_rank: up to so many ranks of neighbours, one
-    product with zeros in it is quicker than one for each target.
+    factor_dtype: beside a bias of some dtype and device. joined_rank: up to so many ranks of neighbours, one product
+    with zeros in it is quicker than one for each target.
     """
 
     weight: Callable[[Tensor], Tensor]
+    bias: Callable[[Tensor], Tensor]
     factor: Callable[[Tensor], Tensor]
-    dtype: Callable[[Tensor], torch.dtype]
+    factor_dtype: Callable[[Tensor], torch.dtype]
     joined_rank: int
 
 
@@ -85,8 +91,10 @@ def _library_dtype(bias: Tensor) -> torch.dtype:
     return bias.dtype if bias.is_cuda else torch.float32
 
 
-LIBRARY = Layout(lay_out, Tensor.contiguous, _library_dtype, joined_rank=32)
-KERNELS = Layout(panels, pairs, lambda bias: bias.dtype, joined_rank=0)
+LIBRARY = Layout(lay_out, Tensor.contiguous, Tensor.contiguous, _library_dtype, joined_rank=32)
+"""For torch's operators."""
+KERNELS = Layout(panels, Tensor.float, pairs, lambda bias: bias.dtype, joined_rank=0)
+"""For kernels of our own."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

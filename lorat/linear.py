@@ -18,6 +18,7 @@ class FrozenLinear(nn.Module):
     """Weight (out, in) and bias (out,) that are never written; the adapters come with each call."""
 
     laid_out: Tensor
+    laid_out_bias: Tensor
     bias: Tensor
 
     def __init__(
@@ -37,6 +38,7 @@ class FrozenLinear(nn.Module):
         self.layout = layout
         self.register_buffer("laid_out", layout.weight(torch.cat([linear.weight for linear in linears])))
         self.register_buffer("bias", torch.cat([linear.bias for linear in linears]))
+        self.register_buffer("laid_out_bias", layout.bias(self.bias))
 
     @property
     def weight(self) -> Tensor:

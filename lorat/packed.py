@@ -54,6 +54,7 @@ class PackedBert(nn.Module):
             given = weights.get(f"{POOLER}.{name}")
             self.register_buffer(f"pooler_{name}", None if given is None else given.float())
         self.heads: int = config.num_attention_heads
+        self.inner: int = config.intermediate_size
         self.widest: int = max(config.hidden_size, config.intermediate_size)
 
     @property

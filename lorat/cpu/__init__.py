@@ -2,13 +2,14 @@
 
 import warnings
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lorat.cpu import scripted
-from lorat.layout import KERNELS, LIBRARY, PANEL, Layout
+from lorat.layout import KERNELS, LANES, LIBRARY, PANEL, Layout
 from lorat.packed import PackedBert
 from lorat.packing import PackedBatch
 from lorat.routing import Routing
@@ -16,13 +17,14 @@ from lorat.routing import Routing
 Encoder = Callable[[PackedBatch, Routing], Tensor]
 """The last hidden states of a packed batch, (tokens, hidden) float32; perhaps of tokens of no sequence as well."""
 
-_HEAD = 32  # what a head's size must be a multiple of for the kernels
+_HEAD = 2 * LANES  # what a head's size must be a multiple of: keys are transposed sixteen pairs at a time
 
 
 def layout_for(config: Any, device: torch.device, dtype: torch.dtype) -> Layout:
     """How a base is laid out: for kernels of our own in bfloat16 on a CPU that multiplies it by AVX-512, with Numba.
 
-    Where the CPU has AMX the matrix library is quicker. config: transformers' BertConfig, whose widths must suit.
+    With AMX the matrix library's products are quicker than AVX-512's. config: transformers' BertConfig, whose widths
+    must suit.
     """
     suits = (
         device.type == "cpu"
@@ -31,15 +33,13 @@ def layout_for(config: Any, device: torch.device, dtype: torch.dtype) -> Layout:
         and not (config.hidden_size % PANEL or config.intermediate_size % PANEL)
         and not (config.hidden_size // config.num_attention_heads) % _HEAD
     )
-    return KERNELS if suits and _compiles() and _multiplies_by_avx512() else LIBRARY
+    return KERNELS if suits and find_spec("numba") and _multiplies_by_avx512() and _numba_loads() else LIBRARY
 
 
-def _compiles() -> bool:
-    """Whether Numba is here, and takes this Python and this NumPy."""
+def _numba_loads() -> bool:
+    """Whether the Numba that is here takes this Python and this NumPy."""
     try:
         import numba  # noqa: F401
-    except ModuleNotFoundError:
-        return False
     except ImportError as error:
         warnings.warn(f"bfloat16 is slower without Numba, which does not load: {error}", stacklevel=2)
         return False

@@ -6,8 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lorat.cpu.kernels.linear import ROWS
-from lorat.cpu.kernels.records import BLOCK, PIECE
+from lorat.cpu.kernels.records import BLOCK, PIECE, ROWS
 from lorat.deltas import GROUPS
 from lorat.ops.table import Table
 from lorat.packing import Integers
@@ -17,9 +16,10 @@ Records = NDArray[np.void]
 
 
 class Plan(NamedTuple):
-    """blocks (BLOCK) of all rows, pieces (PIECE), and merged (choices, groups of all layers), the first all zeros.
+    """blocks (BLOCK) of all rows, and their pieces (PIECE).
 
-    tables: of the segments. Whoever holds them and the segments holds every tensor that is pointed to.
+    merged: (choices, layers * groups) int64, addresses of panels or 0; the first choice is all zeros. tables: of the
+    segments. Whoever holds them and the segments holds every tensor that is pointed to.
     """
 
     blocks: Records

@@ -12,8 +12,14 @@ from torch import Tensor
 from lorat.deltas import GROUPS, Delta, Key
 
 PARTS = max(map(len, GROUPS.values()))
-PART = 3  # fields before the first part: ranks in all, address of A, address of the bias (0: none)
-PART_FIELDS = 5  # address of B, first rank, ranks, first column, columns
+PART = 3
+"""Fields of an entry before its first part."""
+RANKS, A, BIAS = range(PART)
+"""Ranks of all parts (as A has columns), address of A, address of the bias (0: none)."""
+PART_FIELDS = 5
+"""Fields of a part."""
+B, FIRST_RANK, PART_RANKS, FIRST_COLUMN, PART_COLUMNS = range(PART_FIELDS)
+"""Address of B, first rank, ranks (0: no part), first column, columns."""
 FIELDS = PART + PART_FIELDS * PARTS
 _GROUPS = {group: place for place, group in enumerate(GROUPS)}
 
@@ -44,7 +50,7 @@ class Table:
         fields = np.zeros((layers, len(GROUPS), FIELDS), dtype=np.int64)
         for (layer, group), delta in deltas.items():
             fields[layer, _GROUPS[group]] = _entry(delta)
-        sizes = [n for d in deltas.values() for p in d.parts for n in (p.ranks[0], *p.b.shape, p.columns[0])]
+        sizes = [n for d in deltas.values() for p in d.parts for n in (*p.ranks, *p.columns)]
         ranks = [delta.a.shape[1] for delta in deltas.values()]
         return cls(
             fields=torch.from_numpy(fields.reshape(-1)).to(device),  # from pageable memory: waited for

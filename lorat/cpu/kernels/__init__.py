@@ -2,5 +2,9 @@
 
 `vectors` is a register of sixteen numbers, by the instructions in `llvm`; `products` is the matrix product, on which
 `linear` (with `adapters`) and `attention` stand; `passes` is what is done row by row, `encode` the whole, called once a
-batch. They take addresses, in `records`. On a processor without AVX-512-bf16 they compute the same, slowly.
+batch. On a processor without AVX-512-bf16 they compute the same, slowly.
+
+Everything is an address, with strides in bytes: 2 is a bfloat16, 4 a float32 or a pair of bfloat16, 8 an address; so
+6 * hidden is a row of query, value and key. `x + 2 * (row * width + column)` is numpy's `x[row, column:column + 16]`.
+What a pass is given is in `records`.
 """

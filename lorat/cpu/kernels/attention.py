@@ -1,17 +1,14 @@
 """Attention of one sequence to itself, a head at a time: nothing of it leaves the cache."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
-
 import numpy as np
 from numba import njit
 
-from lorat.cpu.kernels.llvm import LANES
 from lorat.cpu.kernels.passes import exponential
 from lorat.cpu.kernels.products import LINE, multiply
 from lorat.cpu.kernels.vectors import (
     OPTIONS,
-    first,
     interleave,
+    keep_first,
     larger,
     largest,
     load,
@@ -21,15 +18,16 @@ from lorat.cpu.kernels.vectors import (
     total,
     transpose,
 )
+from lorat.layout import LANES
 
-_QUERIES = 48  # that are computed together
+_QUERIES = 48  # that are computed together: their scores for 512 keys fit into the second cache
 _NONE, _ZERO, _ONE = np.float32(-np.inf), np.float32(0), np.float32(1)
 
 
 def room_for(longest: int, size: int) -> int:
     """Bytes that `attend` writes to, for sequences of so many tokens and heads of so many values."""
     width = -(-longest // LANES) * LANES
-    return 4 * size * width + 6 * _QUERIES * width + _QUERIES * (4 * size + LINE)
+    return 2 * size * width * 2 + _QUERIES * (4 * width + 2 * width + 4 * size + LINE)
 
 
 @njit(**OPTIONS)
@@ -37,7 +35,9 @@ def attend(out, out_stride, query, key, value, stride, length, size, scale, zero
     """softmax(scale Q K^T) V for a head of `size` values: addresses of bfloat16, rows `stride` bytes apart.
 
     Behind the last key there may be anything, fifteen rows of it. zeros: float32, as many as there are keys (up to the
-    next sixteen) or values. room: see `room_for`.
+    next sixteen, `width`) or values. room, one behind another: keys (size / 2, width) and values (width / 2, size) in
+    pairs; for _QUERIES rows each scores (width) float32, weights (width) bfloat16, sums (size) float32, and one by a
+    row's sum in a vector, for there is no store of a number.
     """
     width = (length + LANES - 1) // LANES * LANES
     keys, values = room, room + 2 * size * width
@@ -82,14 +82,14 @@ def _pair_values(values, value, stride, length, size):
 @njit(**OPTIONS)
 def _softmax(weights, scores, length, scale):
     """A row's weights in bfloat16, to be divided by their sum; and one by that sum."""
-    top = splat(_NONE)
+    top = splat(_NONE)  # NaN may be passed over here; its own exponential brings it into the sum
     for place in range(0, length, LANES):
-        top = larger(first(load(scores + 4 * place), length - place, _NONE), top)
+        top = larger(keep_first(load(scores + 4 * place), length - place, _NONE), top)
     most = splat(largest(top))
     sums = splat(_ZERO)
     for place in range(0, length, LANES):
         weight = exponential((load(scores + 4 * place) - most) * splat(scale))
-        weight = first(weight, length - place, _ZERO)
+        weight = keep_first(weight, length - place, _ZERO)
         sums = sums + weight
         store_bfloat16(weights + 2 * place, weight)
     return _ONE / total(sums)

@@ -1,7 +1,5 @@
 """The whole pass over a packed batch: one call without Python."""
 
-# mypy: disable-error-code="no-untyped-def, untyped-decorator"
-
 import numpy as np
 from numba import njit
 
@@ -9,6 +7,10 @@ from lorat.cpu.kernels.attention import attend
 from lorat.cpu.kernels.linear import activated, linear, rounded, summed
 from lorat.cpu.kernels.passes import embed, norm
 from lorat.cpu.kernels.vectors import OPTIONS
+from lorat.deltas import GROUPS
+
+_GROUPS = len(GROUPS)
+_QKV, _OUTPUT, _INTERMEDIATE, _FFN_OUTPUT = range(_GROUPS)
 
 
 @njit(**OPTIONS)
@@ -16,19 +18,19 @@ def encode(x, ids, positions, types, offsets, models, layers, blocks, pieces, me
     """The last hidden states of a batch, (tokens, hidden) float32, to the address x.
 
     ids, positions, types: (tokens,). offsets: (sequences + 1,). models, rooms: one MODEL and one ROOM. blocks: of all
-    rows. merged: (choices, 4 * layers), see `linear`; the first has zeros.
+    rows. merged: (choices, groups of all layers), see `linear`; the first has zeros.
     """
     model, room = models[0], rooms[0]
     hidden = model.hidden
     for row in range(len(ids)):
-        token = model.word + 2 * hidden * ids[row], model.position + 2 * hidden * positions[row]
-        embed(x + 4 * hidden * row, *token, model.token_type + 2 * hidden * types[row], hidden)
+        word, position = model.word + 2 * hidden * ids[row], model.position + 2 * hidden * positions[row]
+        embed(x + 4 * hidden * row, word, position, model.token_type + 2 * hidden * types[row], hidden)
     _norm(x, room.rounded, len(ids), model.norm, model)
     for number in range(len(layers)):
-        layer, group = layers[number], 4 * number
+        layer, group = layers[number], _GROUPS * number
         for block in blocks:
             y, given = room.qkv + 6 * hidden * block.start, room.rounded + 2 * hidden * block.start
-            linear(y, given, hidden, 3 * hidden, layer.qkv, group, block, pieces, merged, room, rounded)
+            linear(y, given, hidden, 3 * hidden, layer.qkv, group + _QKV, block, pieces, merged, room, rounded)
         for sequence in range(len(offsets) - 1):
             _attend(offsets[sequence], offsets[sequence + 1], model, room)
         for block in blocks:
@@ -50,21 +52,20 @@ def _attend(start, stop, model, room):
 @njit(**OPTIONS)
 def _follow(x, layer, group, block, pieces, merged, model, room):
     """What follows on attention in a layer, for a block of rows: x is summed on and normed, twice."""
-    hidden, rows = model.hidden, block.stop - block.start
+    hidden, inner, rows = model.hidden, model.inner, block.stop - block.start
     y, given = x + 4 * hidden * block.start, room.rounded + 2 * hidden * block.start
     context = room.context + 2 * hidden * block.start
-    linear(y, context, hidden, hidden, layer.output, group + 1, block, pieces, merged, room, summed)
+    linear(y, context, hidden, hidden, layer.output, group + _OUTPUT, block, pieces, merged, room, summed)
     _norm(y, given, rows, layer.attention_norm, model)
-    linear(
-        room.inner, given, hidden, model.inner, layer.intermediate, group + 2, block, pieces, merged, room, activated
-    )
-    linear(y, room.inner, model.inner, hidden, layer.ffn_output, group + 3, block, pieces, merged, room, summed)
+    number = group + _INTERMEDIATE
+    linear(room.inner, given, hidden, inner, layer.intermediate, number, block, pieces, merged, room, activated)
+    linear(y, room.inner, inner, hidden, layer.ffn_output, group + _FFN_OUTPUT, block, pieces, merged, room, summed)
     _norm(y, given, rows, layer.output_norm, model)
 
 
 @njit(**OPTIONS)
 def _norm(x, given, rows, scale, model):
-    """Rows of x normed in place, and in bfloat16 to `given`."""
+    """Rows of x (float32) normed in place, and in bfloat16 to `given`."""
     for row in range(rows):
         place = model.hidden * row
         norm(x + 4 * place, given + 2 * place, scale.weight, scale.bias, model.hidden, model.epsilon)

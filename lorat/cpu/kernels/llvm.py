@@ -1,12 +1,11 @@
 """Instructions for vectors of sixteen, as a compiler writes them: the `builder` is llvmlite's."""
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
-
 from llvmlite import binding, ir
 from numba import config
 from numba.core import cgutils
 
-LANES = 16
+from lorat.layout import LANES
+
 FLOAT, INT, ADDRESS = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 FLOATS, INTS, HALVES = (ir.VectorType(kind, LANES) for kind in (FLOAT, INT, ir.IntType(16)))
 

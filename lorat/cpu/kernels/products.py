@@ -4,23 +4,24 @@ A row of A has pairs of neighbours, and of B two rows are interleaved, so that a
 (`lorat.layout.pairs`). A block of C stays in registers while its sums are made.
 """
 
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
-
 from llvmlite import ir
 from numba import cfunc, njit, types
 from numba.extending import intrinsic
 
-from lorat.cpu.kernels.llvm import ADDRESS, FLOATS, INT, INTS, LANES, at, dot, repeated, strided
+from lorat.cpu.kernels.llvm import ADDRESS, FLOATS, INT, INTS, at, dot, repeated, strided
 from lorat.cpu.kernels.vectors import OPTIONS
+from lorat.layout import LANES, PANEL
 
 LINE = 4 * LANES
 """Bytes of a vector."""
-WIDEST = 4
-"""Vectors of a block, at most."""
-_ROWS = {1: 16, 2: 12, 3: 8, 4: 6}  # of a block, by its vectors: with B's vectors they fill 32 registers at most
+TILE_ROW = 4 * PANEL
+"""Bytes of a row of a panel's sums, and of a pair of rows of a panel."""
+WIDEST = PANEL // LANES
+"""Vectors that are multiplied together, at most."""
+_MICRO_ROWS = {1: 16, 2: 12, 3: 8, 4: 6}  # by vectors: their sums, with B's vectors, fill 32 registers at most
 
 
-def _block(rows, vectors):
+def _micro_kernel(rows, vectors):
     """The product of so many rows of A and vectors of B: a function of addresses and strides in bytes."""
 
     @intrinsic
@@ -33,6 +34,16 @@ def _block(rows, vectors):
 
 
 def _generate(context, builder, args, rows, vectors):
+    """The loop, written out for a compiler: rows * vectors sums stay in registers.
+
+    sums[r][v] = initial[r, v]
+    for pair in range(pairs):  # two neighbours of a row of A, two rows of B
+        right[v] = b[pair, v]
+        sums[r][v] += dot(a[r, pair] in all lanes, right[v])
+    c[r, v] = sums[r][v]
+
+    A phi is a variable of the loop: `add_incoming` gives its first value, and its next.
+    """
     c, c_stride, initial, initial_stride, a, a_stride, b, b_stride, pairs = args
 
     def vector(row, number, kind):
@@ -67,9 +78,12 @@ def _generate(context, builder, args, rows, vectors):
 
 
 def _strip(vectors):
-    """C of so many vectors, for any rows: blocks of as many as fit, then of 8, 4, 2 and 1."""
-    most = _ROWS[vectors]
-    full, eight, four, two, one = (_block(rows, vectors) for rows in (most, min(8, most), 4, 2, 1))
+    """C of so many vectors, for any rows: blocks of as many as fit, then of 8, 4, 2 and 1.
+
+    Eight are for one and two vectors: more have no more rows than that.
+    """
+    most = _MICRO_ROWS[vectors]
+    full, eight, four, two, one = (_micro_kernel(rows, vectors) for rows in (most, min(8, most), 4, 2, 1))
 
     @njit(**OPTIONS)
     def strip(c, c_stride, initial, initial_stride, a, a_stride, b, b_stride, pairs, rows):
@@ -96,7 +110,7 @@ def _strip(vectors):
     return strip
 
 
-_one, _two, _three, _four = (_strip(vectors) for vectors in _ROWS)
+_one, _two, _three, _four = (_strip(vectors) for vectors in _MICRO_ROWS)
 
 
 @cfunc(types.void(*[types.int64] * 11))
@@ -122,7 +136,7 @@ def _multiply(c, c_stride, initial, initial_stride, a, a_stride, b, b_stride, pa
 multiply = _multiply.ctypes
 """C = C0 + A B, of any rows and any vectors of columns: addresses, and strides in bytes.
 
-c, initial: float32, the second perhaps the first, or one row for all (stride 0). a: bfloat16, `pairs` of them in a row,
-one at least. b: pairs of rows interleaved. Compiled once and called by its address: compiled into each function that
-calls it, it would take five times as long.
+c, initial: (rows, 16 * vectors) float32, the second perhaps the first, or one row for all (stride 0). a: (rows, 2 *
+pairs) bfloat16, one pair at least. b: (pairs, 16 * vectors) of two bfloat16. Compiled once and called by its address:
+compiled into each function that calls it, it would take five times as long.
 """

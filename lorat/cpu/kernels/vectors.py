@@ -1,9 +1,9 @@
 """Sixteen float32 in a register, as a type that Numba compiles: `Vector`, and what is done with it.
 
-Numba has numbers and arrays. Its own vectoriser needs loops of a simple shape, and knows no bfloat16.
+Numba has numbers and arrays. Its own vectoriser needs loops of a simple shape, and knows no bfloat16. An `@intrinsic`
+gives two things: the signature, `result(arguments)`, and a function that writes the instructions when Numba compiles
+the call (`args` are the values). No Python runs in a kernel.
 """
-
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 
 import operator
 
@@ -13,7 +13,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 
 from lorat.cpu.kernels import llvm
-from lorat.cpu.kernels.llvm import ADDRESS, FLOAT, FLOATS, HALVES, INT, INTS, LANES, all_lanes, at, repeated
+from lorat.cpu.kernels.llvm import ADDRESS, FLOAT, FLOATS, HALVES, INT, INTS, all_lanes, at, repeated
+from lorat.layout import LANES
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 """For Numba: what is compiled runs without Python's lock, and divides as a processor does."""
@@ -141,7 +142,7 @@ def larger(typing, a, b):
 
 
 @intrinsic
-def first(typing, vector, count, other):
+def keep_first(typing, vector, count, other):
     """The first `count` lanes, and `other` in the rest."""
 
     def generate(context, builder, signature, args):
@@ -155,7 +156,10 @@ def first(typing, vector, count, other):
 
 @intrinsic
 def power_of_two(typing, vector):
-    """2 to the power of whole numbers, each in the lowest bits of a lane's own."""
+    """2**n of lanes that hold n + 1.5 * 2**23.
+
+    Such a sum has n in its lowest bits, and n + 127 where a float32 has its exponent, from bit 23 on, is 2**n.
+    """
 
     def generate(context, builder, signature, args):
         bits = builder.shl(builder.bitcast(args[0], INTS), all_lanes(23))
@@ -172,7 +176,7 @@ def total(typing, vector):
 
 @intrinsic
 def largest(typing, vector):
-    """The largest lane that is a number."""
+    """The largest lane; with NaN in one of them that, or NaN."""
     return _NUMBER(Vector), lambda context, builder, signature, args: llvm.fold(
         builder, args[0], lambda a, b: llvm.larger(builder, a, b)
     )

@@ -1,20 +1,16 @@
 """A batch cut into blocks and pieces: every row once, every adapter's rows with its table."""
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lorat.adapter import Linear
+from lorat.cpu.kernels.records import ROWS
+from lorat.cpu.plan import Plan
 from lorat.deltas import Delta
 from lorat.linear import FrozenLinear
 from lorat.routing import Segment
 from lorat.slots import Slot, Slots
-
-pytest.importorskip("numba")
-
-from lorat.cpu.kernels.linear import ROWS
-from lorat.cpu.plan import Plan
 
 KEY = (0, "output")
 SLOTS = Slots({KEY: FrozenLinear(KEY, [Linear(torch.zeros(1, 8), torch.zeros(1))])}, 1)
@@ -39,7 +35,7 @@ def test_each_row_is_in_one_block_and_in_the_piece_of_its_adapter(given_, after)
     for block in plan.blocks:
         assert block["start"] == done and 0 < block["stop"] - done <= ROWS
         done = block["stop"]
-        for piece in plan.pieces[block["first"] : block["last"]]:
+        for piece in plan.pieces[block["first_piece"] : block["stop_piece"]]:
             assert block["start"] <= piece["start"] < piece["stop"] <= block["stop"]
             covered |= dict.fromkeys(range(piece["start"], piece["stop"]), piece["table"])
         weights = {owner[row].merged[KEY].data_ptr() if row in owner and owner[row].merged else 0

@@ -17,7 +17,6 @@ from tests.oracle import ALL_LINEAR, make_peft
 
 SPECS = [
     {"r": 8},
-    {"r": 8},  # of one shape with the one before
     {"r": 40, "target_modules": ALL_LINEAR},
     {"r": 4, "bias": "lora_only", "target_modules": ["query", "intermediate.dense"]},
 ]
