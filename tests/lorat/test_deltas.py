@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lorat.adapter import Linear, LoRA
 from lorat.deltas import GROUPS, merge, stack
-from lorat.layout import plain
+from lorat.layout import KERNELS, LIBRARY, PANEL, plain
 from lorat.linear import FrozenLinear
 from lorat.ops.reference import lora_delta
 
@@ -15,13 +15,18 @@ ranks = st.one_of(st.none(), st.integers(1, 40))
 chosen_ranks = st.one_of(st.tuples(ranks), st.tuples(ranks, ranks, ranks)).filter(any)
 
 
-def group_of(targets, dtype=torch.float32):
-    made = [Linear(torch.randn(OUT, IN, dtype=dtype), torch.randn(OUT, dtype=dtype)) for _ in range(targets)]
-    return FrozenLinear((0, "qkv"), made), made
+def group_of(targets, dtype=torch.float32, layout=LIBRARY, out=OUT):
+    made = [Linear(torch.randn(out, IN, dtype=dtype), torch.randn(out, dtype=dtype)) for _ in range(targets)]
+    return FrozenLinear((0, "qkv"), made, layout=layout), made
 
 
-def lora_of(rank, bias):
-    return LoRA(torch.randn(rank, IN), torch.randn(OUT, rank), 0.5, torch.randn(OUT) if bias else None)
+def lora_of(rank, bias, out=OUT):
+    return LoRA(torch.randn(rank, IN), torch.randn(out, rank), 0.5, torch.randn(out) if bias else None)
+
+
+def laid_out_plainly(delta):
+    parts = [part._replace(b=plain(part.b)) for part in delta.parts]
+    return delta._replace(a=plain(delta.a), parts=parts)
 
 
 def wanted(x, linears, chosen):
@@ -37,15 +42,16 @@ def wanted(x, linears, chosen):
 
 
 @settings(deadline=None)
-@given(chosen_ranks, st.booleans(), st.integers(0, 99))
-def test_added_or_merged_it_is_each_targets_own_product(sizes, bias, seed):
+@given(chosen_ranks, st.booleans(), st.sampled_from([(LIBRARY, OUT), (KERNELS, PANEL)]), st.integers(0, 99))
+def test_added_or_merged_it_is_each_targets_own_product(sizes, bias, layout, seed):
     torch.manual_seed(seed)
-    group, linears = group_of(len(sizes))
-    chosen = [None if rank is None else lora_of(rank, bias) for rank in sizes]
+    layout, out = layout
+    group, linears = group_of(len(sizes), layout=layout, out=out)
+    chosen = [None if rank is None else lora_of(rank, bias, out) for rank in sizes]
     x, delta = torch.randn(ROWS, IN), stack(chosen, group)
     before = group.weight.clone()
     y = x @ group.weight.T + group.bias
-    lora_delta(y, x, [(0, ROWS, delta)])
+    lora_delta(y, x, [(0, ROWS, laid_out_plainly(delta))])
     torch.testing.assert_close(y.double(), wanted(x, linears, chosen), atol=2e-3, rtol=1e-4)
     own = group.bias if delta.bias is None else group.bias + delta.bias
     merged = x @ plain(merge(group, delta)).T + own

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from lorat.layout import computes, lay_out, linear, plain, round_rows
+from lorat.layout import LANES, PANEL, computes, lay_out, linear, pairs, panels, plain, round_rows
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("bfloat16", 4e-3), ("float16", 1e-3)])
@@ -50,3 +50,17 @@ def test_numbers_of_rows_are_rounded_up_a_little_to_few_numbers(rows):
 
 def test_a_batch_of_up_to_4096_tokens_has_112_numbers_of_rows():
     assert len({round_rows(rows) for rows in range(1, 4097)}) == 112
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_is_laid_out_for_our_kernels_keeps_its_values(dtype):
+    weight = torch.randn(3 * PANEL, 48).to(dtype)
+    assert panels(weight).shape == (3, 24, PANEL, 2)
+    assert torch.equal(panels(weight)[1, 5, 7], weight[PANEL + 7, 10:12])
+    assert torch.equal(plain(panels(weight)), weight)
+    for columns in (8, LANES, 24):
+        matrix = torch.randn(48, columns).to(dtype)
+        laid_out = pairs(matrix)
+        assert torch.equal(laid_out[5, 7], matrix[10:12, 7])
+        assert torch.equal(plain(laid_out)[:, :columns], matrix) and not plain(laid_out)[:, columns:].any()
+        assert laid_out.shape[1] % LANES == 0

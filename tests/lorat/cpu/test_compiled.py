@@ -1,5 +1,6 @@
 """The pass of our own kernels: against PEFT in float32, each sequence as alone, and where it is chosen."""
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -173,14 +174,35 @@ CHANGES = [{"hidden_act": "relu"}, {"hidden_size": 312, "num_attention_heads": 1
            {"num_attention_heads": 24}]  # fmt: skip
 
 
-def test_it_is_chosen_where_the_processor_the_type_and_the_shape_suit(monkeypatch):
+def chosen(device="cpu", dtype=torch.bfloat16, **changes):
     config = {"hidden_act": "gelu", "hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12}
+    return lorat.cpu.layout_for(SimpleNamespace(**(config | changes)), torch.device(device), dtype)
 
-    def chosen(device="cpu", dtype=torch.bfloat16, **changes):
-        return lorat.cpu.layout_for(SimpleNamespace(**(config | changes)), torch.device(device), dtype)
 
+def test_it_is_chosen_where_the_processor_the_type_and_the_shape_suit(monkeypatch):
     for multiplies in (True, False):
         monkeypatch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda multiplies=multiplies: multiplies)
         assert chosen() is (KERNELS if multiplies and find_spec("numba") else LIBRARY)
         assert {chosen(**change) for change in CHANGES} == {LIBRARY}
         assert chosen(dtype=torch.float32) is chosen(dtype=torch.float16) is chosen(device="cuda") is LIBRARY
+
+
+@needs_numba
+@pytest.mark.parametrize(
+    ("features", "multiplies"),
+    [({"avx512bf16": True}, True), ({"avx512bf16": True, "amx-bf16": True}, False), ({"avx2": True}, False)],
+)
+def test_a_processor_with_amx_or_without_avx_512_has_the_librarys(features, multiplies, monkeypatch):
+    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
+    assert (chosen() is KERNELS) == multiplies
+
+
+@needs_numba
+def test_a_numba_that_does_not_load_is_said_and_the_librarys_are_taken(tmp_path, monkeypatch):
+    (tmp_path / "numba.py").write_text("raise ImportError('needs NumPy 2.3 or less')")
+    monkeypatch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda: True)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "numba"]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.warns(UserWarning, match=r"NumPy 2\.3"):
+        assert chosen() is LIBRARY
