@@ -9,7 +9,7 @@ soon give way. It keeps them until its share has clearly fallen, so that a choic
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-_COST = 3.0  # a row's time grows by about three times what its adapter adds to its arithmetic (benchmarks.engine)
+_COST = 3.0  # a row's time grows by once (kernels of our own) to three times what its adapter adds to its arithmetic
 _ENTER, _LEAVE = 0.01, 0.004  # shares of all time that merging must promise, and below which it ends
 _COPY = 500  # tokens of the base that take as long as making merged weights (a CPU's; elsewhere none are chosen)
 _MEMORY_TOKENS = 50_000  # after so many tokens what was seen before counts for a third
