@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from lorat.adapter import Adapter
@@ -54,8 +55,8 @@ class Slots:
 
     def __init__(self, groups: Groups, capacity: int) -> None:
         self._groups = groups
-        self.layers = 1 + max(layer for layer, _ in groups)
-        self.device = next(iter(groups.values())).bias.device
+        self.layers = len({layer for layer, _ in groups})
+        self.device = next((linear.bias.device for linear in groups.values()), torch.device("cpu"))
         self._free = list(range(capacity, 0, -1))
         self._lock = threading.Lock()
         self.capacity = capacity

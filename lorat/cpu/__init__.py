@@ -21,32 +21,33 @@ _HEAD = 2 * LANES  # what a head's size must be a multiple of: keys are transpos
 
 
 def layout_for(config: Any, device: torch.device, dtype: torch.dtype) -> Layout:
-    """How a base is laid out: for kernels of our own in bfloat16 on a CPU that multiplies it by AVX-512, with Numba.
+    """How a base is laid out: for kernels of our own in bfloat16, where they are quicker and its widths suit.
 
-    With AMX the matrix library's products are quicker than AVX-512's. config: transformers' BertConfig, whose widths
-    must suit.
+    config: transformers' BertConfig.
     """
     suits = (
         device.type == "cpu"
         and dtype == torch.bfloat16
         and config.hidden_act == "gelu"
         and not (config.hidden_size % PANEL or config.intermediate_size % PANEL)
-        and not (config.hidden_size // config.num_attention_heads) % _HEAD
+        and not config.hidden_size % (config.num_attention_heads * _HEAD)
     )
-    return KERNELS if suits and find_spec("numba") and _multiplies_by_avx512() and _numba_loads() else LIBRARY
+    return KERNELS if suits and _kernels_are_quicker() else LIBRARY
 
 
-def _numba_loads() -> bool:
-    """Whether the Numba that is here takes this Python and this NumPy."""
+def _kernels_are_quicker() -> bool:
+    """Whether Numba compiles for this processor's AVX-512-bf16. With AMX the matrix library's products are quicker."""
+    if find_spec("numba") is None or not _has_avx512_alone():
+        return False
     try:
-        import numba  # noqa: F401
-    except ImportError as error:
+        from lorat.cpu.kernels import llvm
+    except Exception as error:  # whatever a Numba raises that does not know this Python or this NumPy
         warnings.warn(f"bfloat16 is slower without Numba, which does not load: {error}", stacklevel=2)
         return False
-    return True
+    return llvm.multiplies_bfloat16()
 
 
-def _multiplies_by_avx512() -> bool:
+def _has_avx512_alone() -> bool:
     from llvmlite.binding import get_host_cpu_features
 
     features = get_host_cpu_features()
@@ -57,6 +58,6 @@ def encoder_of(model: PackedBert) -> Encoder:
     """What runs a model by its layout."""
     if model.layout is LIBRARY:
         return scripted.Encoder(model)
-    from lorat.cpu import compiled  # a second: Numba compiles the products
+    from lorat.cpu import compiled  # seconds: Numba compiles
 
     return compiled.Encoder(model)

@@ -13,7 +13,7 @@ from lorat.cpu.kernels.records import LAYER, MODEL, ROOM, ROWS
 from lorat.cpu.plan import Plan, Records
 from lorat.layout import LANES, PANEL
 from lorat.packed import Norm, PackedBert, PackedLayer
-from lorat.packing import PackedBatch
+from lorat.packing import PackedBatch, pack
 from lorat.routing import Routing
 
 
@@ -27,12 +27,13 @@ class Encoder:
         widths = model.word.shape[1], model.inner, model.heads
         self._base = np.array([(*tables, _norm(model.norm), *widths, model.norm.epsilon)], MODEL)
         self._rooms = threading.local()
+        self(pack([[0]], [None]), Routing([]))  # compiled now, not in the first batch
 
     def __call__(self, batch: PackedBatch, routing: Routing) -> Tensor:
         """(tokens, hidden) float32: the last hidden states of a packed batch's sequences."""
         tokens = batch.offsets[-1]
         plan = Plan.of(routing.segments, tokens, len(self._layers))
-        hidden = torch.empty(tokens, self._model.word.shape[1])
+        hidden = torch.empty(tokens, self._model.word.shape[1], dtype=torch.float32, device="cpu")
         encode(
             hidden.data_ptr(),
             *(row[:tokens].numpy() for row in (batch.ids, batch.positions, batch.types)),
@@ -84,7 +85,7 @@ class Room:
             "zeros": 4 * max(model.longest + LANES, model.head_size, PANEL),
             "attention": room_for(model.longest, model.head_size),
         }
-        self._memory = {name: torch.zeros(size, dtype=torch.uint8) for name, size in sizes.items()}
+        self._memory = {name: torch.zeros(size, dtype=torch.uint8, device="cpu") for name, size in sizes.items()}
         self.records = np.zeros(1, ROOM)
         self.records["ranks"] = ranks
         for name, memory in self._memory.items():

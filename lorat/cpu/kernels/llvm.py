@@ -1,8 +1,9 @@
 """Instructions for vectors of sixteen, as a compiler writes them: the `builder` is llvmlite's."""
 
-from llvmlite import binding, ir
+from llvmlite import ir
 from numba import config
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 
 from lorat.layout import LANES
 
@@ -55,7 +56,7 @@ def larger(builder, a, b):
 
 def dot(builder, total, left, right):
     """total + left right by lanes: each lane of left and right (INTS) has two bfloat16, total (FLOATS) is float32."""
-    if _multiplies_bfloat16():
+    if multiplies_bfloat16():
         function = _function(builder, "llvm.x86.avx512bf16.dpbf16ps.512", FLOATS, _PAIRS, _PAIRS)
         return builder.call(function, [total, builder.bitcast(left, _PAIRS), builder.bitcast(right, _PAIRS)])
     for half in (lambda pair: builder.shl(pair, all_lanes(16)), lambda pair: builder.and_(pair, all_lanes(0xFFFF0000))):
@@ -71,7 +72,7 @@ def widen(builder, halves):
 
 def narrow(builder, vector):
     """The bfloat16 (HALVES) nearest to float32, of two the even one."""
-    if _multiplies_bfloat16():
+    if multiplies_bfloat16():
         return builder.bitcast(builder.fptrunc(vector, _BFLOATS), HALVES)
     bits = builder.bitcast(vector, INTS)
     odd = builder.and_(builder.lshr(bits, all_lanes(16)), all_lanes(1))
@@ -113,9 +114,11 @@ def strided(builder, start, stride, count):
     return found
 
 
-def _multiplies_bfloat16():
-    """Whether Numba compiles for a processor that does; NUMBA_CPU_NAME=generic asks for none."""
-    return config.CPU_NAME != "generic" and binding.get_host_cpu_features().get("avx512bf16", False)
+def multiplies_bfloat16() -> bool:
+    """Whether Numba compiles, and for this processor (its settings may ask for another), which does so by AVX-512."""
+    if config.DISABLE_JIT or config.CPU_NAME or config.CPU_FEATURES is not None:
+        return False
+    return "+avx512bf16" in get_host_cpu_features()
 
 
 def _function(builder, name, *kinds):

@@ -28,7 +28,7 @@ _E1, _E2, _E3, _E4, _E5 = (_f(math.log(2) ** n / math.factorial(n)) for n in ran
 # erf by 7.1.26 of Abramowitz and Stegun, Handbook of Mathematical Functions, 1964: within 1.5e-7
 _P = _f(0.3275911 / math.sqrt(2))
 _A1, _A2, _A3, _A4, _A5 = _f(0.254829592), _f(-0.284496736), _f(1.421413741), _f(-1.453152027), _f(1.061405429)
-_ZERO, _HALF, _ONE = _f(0), _f(0.5), _f(1)
+_ZERO, _HALF, _ONE, _INFINITY, _NAN = _f(0), _f(0.5), _f(1), _f(math.inf), _f(math.nan)
 
 
 @njit(**OPTIONS)
@@ -69,7 +69,8 @@ def norm(x, rounded, weight, bias, width, epsilon):
     for column in range(0, width, LANES):
         off = load(x + 4 * column) - mean
         squares = fma(off, off, squares)
-    scale = splat(_ONE / root(total(squares) / _f(width) + epsilon))
+    variance = total(squares) / _f(width) + epsilon
+    scale = splat(_ONE / root(variance) if variance < _INFINITY else _NAN)  # too large is no number, not the bias
     for column in range(0, width, LANES):
         place = x + 4 * column
         y = fma((load(place) - mean) * scale, load(weight + 4 * column), load(bias + 4 * column))

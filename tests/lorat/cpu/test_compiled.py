@@ -1,5 +1,8 @@
 """The pass of our own kernels: against PEFT in float32, each sequence as alone, and where it is chosen."""
 
+import os
+import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -49,7 +52,7 @@ def path(tmp_path_factory, tiny_path):
 @pytest.fixture(scope="module")
 def model(path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda: True)  # where it does not, they compute slowly
+        patch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: True)  # where it does not, they compute slowly
         return MultiLoRAT.from_pretrained(path, device="cpu", dtype="bfloat16")
 
 
@@ -78,8 +81,8 @@ def run(model, slots, rows):
     routing = Routing.of([slots[place - 1] if place else None for _, place in rows], batch.offsets)
     with torch.inference_mode():
         hidden = model._encode(batch, routing)
-    assert hidden.dtype == torch.float32 and len(hidden) == batch.offsets[-1]
-    return dict(zip(rows, hidden.split_with_sizes(list(batch.lengths)), strict=True))
+    assert hidden.dtype == torch.float32
+    return dict(zip(rows, hidden[: batch.offsets[-1]].split_with_sizes(list(batch.lengths)), strict=True))
 
 
 @needs_numba
@@ -144,7 +147,7 @@ def test_an_adapter_that_gives_no_numbers_spoils_no_neighbour(model, path, tmp_p
 def test_its_weights_are_the_checkpoints_whatever_was_merged(model, slots, path):
     assert model._model.layout is KERNELS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda: False)
+        patch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: False)
         scripted = MultiLoRAT.from_pretrained(path, device="cpu", dtype="bfloat16")
     assert scripted._model.layout is LIBRARY
     for one, other in zip(model._model.groups(), scripted._model.groups(), strict=True):
@@ -154,7 +157,7 @@ def test_its_weights_are_the_checkpoints_whatever_was_merged(model, slots, path)
 @needs_numba
 def test_the_fingerprint_is_of_every_tensor_that_the_pass_reads(path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda: True)
+        patch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: True)
         model = MultiLoRAT.from_pretrained(path, device="cpu", dtype="bfloat16")
     given = {tensor.data_ptr(): tensor for tensor in (*model._model.buffers(), *model._model.parameters())}
     word, position, token_type, norm, *_ = model._encode._base[0]
@@ -171,7 +174,7 @@ def test_the_fingerprint_is_of_every_tensor_that_the_pass_reads(path):
 
 
 CHANGES = [{"hidden_act": "relu"}, {"hidden_size": 312, "num_attention_heads": 12}, {"intermediate_size": 1200},
-           {"num_attention_heads": 24}]  # fmt: skip
+           {"num_attention_heads": 24}, {"hidden_size": 448, "num_attention_heads": 13}]  # fmt: skip
 
 
 def chosen(device="cpu", dtype=torch.bfloat16, **changes):
@@ -180,29 +183,75 @@ def chosen(device="cpu", dtype=torch.bfloat16, **changes):
 
 
 def test_it_is_chosen_where_the_processor_the_type_and_the_shape_suit(monkeypatch):
-    for multiplies in (True, False):
-        monkeypatch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda multiplies=multiplies: multiplies)
-        assert chosen() is (KERNELS if multiplies and find_spec("numba") else LIBRARY)
+    for quicker in (True, False):
+        monkeypatch.setattr(lorat.cpu, "_kernels_are_quicker", lambda quicker=quicker: quicker)
+        assert chosen() is (KERNELS if quicker else LIBRARY)
         assert {chosen(**change) for change in CHANGES} == {LIBRARY}
         assert chosen(dtype=torch.float32) is chosen(dtype=torch.float16) is chosen(device="cuda") is LIBRARY
 
 
 @needs_numba
 @pytest.mark.parametrize(
-    ("features", "multiplies"),
+    ("features", "alone"),
     [({"avx512bf16": True}, True), ({"avx512bf16": True, "amx-bf16": True}, False), ({"avx2": True}, False)],
 )
-def test_a_processor_with_amx_or_without_avx_512_has_the_librarys(features, multiplies, monkeypatch):
+def test_a_processor_with_amx_or_without_avx_512_has_the_librarys(features, alone, monkeypatch):
     monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
-    assert (chosen() is KERNELS) == multiplies
+    assert lorat.cpu._has_avx512_alone() == alone
+
+
+ASK = """
+import types, torch, lorat.cpu
+lorat.cpu._has_avx512_alone = lambda: True
+config = types.SimpleNamespace(hidden_act="gelu", hidden_size=64, intermediate_size=64, num_attention_heads=2)
+print(lorat.cpu.layout_for(config, torch.device("cpu"), torch.bfloat16) is lorat.cpu.LIBRARY)
+"""
+
+
+def asked(**environment):
+    """What a process of its own says of whether the library computes, and its warnings."""
+    command = [sys.executable, "-c", ASK]
+    done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60, check=True)
+    return done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("error", ["ImportError", "AttributeError"])
+def test_a_numba_that_does_not_load_is_said_and_the_librarys_are_taken(error, tmp_path):
+    (tmp_path / "numba.py").write_text(f"raise {error}('needs NumPy 2.3 or less')")
+    librarys, said = asked(PYTHONPATH=f"{tmp_path}{os.pathsep}{os.getcwd()}")
+    assert librarys and "needs NumPy 2.3 or less" in said
 
 
 @needs_numba
-def test_a_numba_that_does_not_load_is_said_and_the_librarys_are_taken(tmp_path, monkeypatch):
-    (tmp_path / "numba.py").write_text("raise ImportError('needs NumPy 2.3 or less')")
-    monkeypatch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda: True)
-    monkeypatch.syspath_prepend(tmp_path)
-    for name in [name for name in sys.modules if name.partition(".")[0] == "numba"]:
-        monkeypatch.delitem(sys.modules, name)
-    with pytest.warns(UserWarning, match=r"NumPy 2\.3"):
-        assert chosen() is LIBRARY
+@pytest.mark.parametrize(
+    "settings", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_ENABLE_AVX": "0"}, {"NUMBA_CPU_NAME": "haswell"}]
+)
+def test_a_numba_that_is_told_not_to_compile_for_the_processor_has_the_librarys(settings):
+    assert asked(**settings) == (True, "")
+
+
+@needs_numba
+def test_torchs_defaults_change_nothing(model, slots):
+    rows = [(5, 0), (30, 3)]
+    expected = run(model, slots, rows)
+    for dtype in (torch.bfloat16, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            got = run(model, slots, rows)
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert all(torch.equal(got[row], expected[row]) for row in rows)
+
+
+@pytest.mark.parametrize("quicker", [True, False])
+def test_a_base_without_layers_answers(quicker, tmp_path, path, monkeypatch):
+    if quicker:
+        pytest.importorskip("numba")
+    monkeypatch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: quicker)
+    shutil.copytree(path, tmp_path / "base")
+    base = BertModel.from_pretrained(path, num_hidden_layers=0).eval()
+    base.save_pretrained(tmp_path / "base")
+    model = MultiLoRAT.from_pretrained(tmp_path / "base", device="cpu", dtype="bfloat16")
+    with torch.no_grad():
+        expected = base(torch.tensor([ids_of(7)])).last_hidden_state[0]
+    assert (run(model, [], [(7, 0)])[7, 0] - expected).abs().max() <= 2e-2

@@ -56,6 +56,13 @@ def test_the_norm(width):
     assert torch.equal(rounded, y.bfloat16())
 
 
+def test_the_norm_of_a_row_whose_variance_is_no_number_is_none():
+    x, ones, rounded = torch.full((64,), 1e30), torch.ones(64), torch.empty(64, dtype=torch.bfloat16)
+    x[::2] *= -1
+    passes.norm(x.data_ptr(), rounded.data_ptr(), ones.data_ptr(), ones.data_ptr(), 64, 1e-12)
+    assert x.isnan().all() and rounded.isnan().all()
+
+
 def test_rows_of_tables_are_added_in_float32():
     word, position, token_type = torch.randn(3, 128).bfloat16()
     x = torch.empty(128)
