@@ -19,10 +19,13 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     && python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
        print(*p['dependencies'], *p['optional-dependencies']['serve'], sep='\n')" > requirements.txt \
     && pip install --requirement requirements.txt
-# What serving does not need, a tenth of it all.
-RUN rm -rf /opt/venv/lib/python3*/site-packages/torch/include /opt/venv/lib/python3*/site-packages/torch/share \
-       /opt/venv/lib/python3*/site-packages/torch/test /opt/venv/lib/python3*/site-packages/torch/bin/proto* \
+# What serving does not need, a fifth of it all: headers, tests, and bytecode of what it never imports.
+RUN site=$(python -c "import site; print(site.getsitepackages()[0])") \
+    && rm -rf "$site/torch/include" "$site/torch/share" "$site/torch/test" \
+    && find "$site/torch/bin" -type f ! -name torch_shm_manager -delete \
     && find /opt/venv -type d -name tests -prune -exec rm -r {} + \
+    && find "$site/sympy" "$site/networkx" "$site/pygments" "$site/transformers/models" -type d -name __pycache__ \
+       -not -path '*/models/auto/*' -not -path '*/models/bert/*' -prune -exec rm -r {} + \
     && pip uninstall --quiet --yes pip \
     && python -c "import numba, torch, transformers"
 
