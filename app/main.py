@@ -37,9 +37,9 @@ from app.settings import Settings
 from app.store.adapter_log import AdapterLog
 from app.store.store import Store
 from lorat import Adapter, MultiLoRAT, __version__, load_base, read_adapter
-from lorat.cpu import layout_for
+from lorat.cpu import suits_kernels
 from lorat.errors import ConfigError
-from lorat.layout import KERNELS, computes
+from lorat.layout import computes
 from lorat.probes import verify_probes
 
 logger = logging.getLogger("lorat")
@@ -109,7 +109,7 @@ def load_model(settings: Settings) -> MultiLoRAT:
     base = load_base(settings.base, device=settings.device, dtype=settings.dtype)
     if base.device.type == "cpu" and not computes(base.dtype):
         logger.warning("this processor has no %s, float32 is many times faster: set LORAT_DTYPE", settings.dtype)
-    if settings.dtype == "auto" and layout_for(base.config, base.device, torch.bfloat16) is KERNELS:
+    if settings.dtype == "auto" and suits_kernels(base.config, base.device):
         logger.info("on this processor LORAT_DTYPE=bfloat16 is twice as fast as float32 (docs/performance.md: Types)")
     return MultiLoRAT(base, slots=settings.slots, max_rank=settings.max_rank)
 

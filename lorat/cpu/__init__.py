@@ -21,37 +21,39 @@ _HEAD = 2 * LANES  # what a head's size must be a multiple of: keys are transpos
 
 
 def layout_for(config: Any, device: torch.device, dtype: torch.dtype) -> Layout:
-    """How a base is laid out: for kernels of our own in bfloat16, where they are quicker and its widths suit.
+    """How a base is laid out. config: transformers' BertConfig."""
+    kernels = dtype == torch.bfloat16 and suits_kernels(config, device) and _numba_compiles()
+    return KERNELS if kernels else LIBRARY
 
-    config: transformers' BertConfig.
+
+def suits_kernels(config: Any, device: torch.device) -> bool:
+    """Whether kernels of our own would be quicker for a base in bfloat16: asked of its config, the processor, and
+    whether Numba is installed, which is not loaded for it.
     """
-    suits = (
+    return bool(
         device.type == "cpu"
-        and dtype == torch.bfloat16
         and config.hidden_act == "gelu"
         and not (config.hidden_size % PANEL or config.intermediate_size % PANEL)
         and not config.hidden_size % (config.num_attention_heads * _HEAD)
+        and _multiplies_by_avx512()
+        and find_spec("numba")
     )
-    return KERNELS if suits and _kernels_are_quicker() else LIBRARY
 
 
-def _kernels_are_quicker() -> bool:
-    """Whether Numba compiles for this processor's AVX-512-bf16. With AMX the matrix library's products are quicker."""
-    if find_spec("numba") is None or not _has_avx512_alone():
-        return False
+def _multiplies_by_avx512() -> bool:
+    """Whether the processor multiplies bfloat16 by AVX-512 alone: by AMX the matrix library's products are quicker."""
+    known = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell
+    return bool(known.get("avx512_bf16") and not known.get("amx_bf16"))
+
+
+def _numba_compiles() -> bool:
+    """Whether Numba loads, and compiles for this processor."""
     try:
         from lorat.cpu.kernels import llvm
     except Exception as error:  # whatever a Numba raises that does not know this Python or this NumPy
         warnings.warn(f"bfloat16 is slower without Numba, which does not load: {error}", stacklevel=2)
         return False
     return llvm.multiplies_bfloat16()
-
-
-def _has_avx512_alone() -> bool:
-    from llvmlite.binding import get_host_cpu_features
-
-    features = get_host_cpu_features()
-    return bool(features.get("avx512bf16") and not features.get("amx-bf16"))
 
 
 def encoder_of(model: PackedBert) -> Encoder:

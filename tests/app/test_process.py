@@ -253,7 +253,7 @@ def test_a_type_that_the_processor_lacks_is_said_at_the_start(tiny_path, caplog)
 def test_a_type_that_the_processor_is_faster_in_is_said_at_the_start(dtype, caplog):
     caplog.set_level("INFO")
     base = load_model(Settings(dtype=dtype, device="cpu", slots=1)).base
-    faster = layout_for(base.config, base.device, torch.bfloat16) is KERNELS
+    faster = layout_for(base.config, base.device, torch.bfloat16) is KERNELS  # which, unlike the start, loads Numba
     assert ("LORAT_DTYPE=bfloat16 is twice as fast" in caplog.text) == (faster and dtype == "auto")
 
 

@@ -15,6 +15,7 @@ from lorat.ops.tiles import ROWS, tile
 from lorat.ops.torch import lora_delta
 from lorat.recipe import POOLING_MODES, Recipe
 from tests.kernels import DEVICES, kernels_of, use_kernels
+from tests.mixes import MIXES, runs
 
 IN, WIDTH, TARGETS = 24, 16, 3
 
@@ -34,19 +35,7 @@ def delta(ranks, generator, bias=False):
 def segments(mix, rows, generator):
     """(start, stop, delta) by a named mix of adapters over rows."""
     pool = [delta(ranks, generator, bias) for ranks, bias in RANKS]
-    if mix == "identical":
-        return [(0, rows, pool[0])]
-    if mix == "distinct":
-        return [(row, row + 1, pool[row % len(pool)]) for row in range(rows)]
-    if mix == "skewed":
-        edge = max(1, rows * 9 // 10)
-        return [(0, edge, pool[1])] + [(row, row + 1, pool[2]) for row in range(edge, rows)]
-    chosen = torch.randint(len(pool) + 1, (rows,), generator=generator)
-    if mix == "zipf":
-        chosen = (chosen.float() ** 2 / (len(pool) + 1)).long()
-    chosen = chosen.sort().values.tolist()
-    runs = [(chosen.index(k), chosen.index(k) + chosen.count(k), k) for k in sorted(set(chosen))]
-    return [(start, stop, pool[k - 1]) for start, stop, k in runs if k]
+    return [(start, stop, pool[number]) for start, stop, number in runs(mix, rows, len(pool), generator)]
 
 
 RANKS = [((8, 0, 8), False), ((1, 1, 1), False), ((128, 3, 0), False), ((0, 0, 33), True), ((16, 64, 4), True)]
@@ -56,7 +45,7 @@ TOLERANCES = [("float32", 1e-5), ("bfloat16", 4e-2), ("float16", 5e-3)]
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 32, 133])
-@pytest.mark.parametrize("mix", ["identical", "distinct", "uniform", "zipf", "skewed"])
+@pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_equals_the_reference(mix, rows, dtype, tolerance):
     check(lora_delta, mix, rows, dtype, tolerance, "cpu")
@@ -71,7 +60,7 @@ def test_adapters_in_float32_equal_the_reference(mix, rows, dtype, tolerance):
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("rows", [1, 7, 33, 133])
-@pytest.mark.parametrize("mix", ["identical", "distinct", "uniform", "zipf", "skewed"])
+@pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
 def test_the_kernels_equal_the_reference(mix, rows, dtype, tolerance, device, monkeypatch):
     use_kernels(device, monkeypatch)

@@ -32,6 +32,12 @@ SPECS = [
 rows_of = st.lists(st.tuples(st.integers(1, 140), st.integers(0, 2 * len(SPECS))), min_size=1, max_size=10)
 
 
+def choose(patch, *, kernels):
+    """Have kernels of our own taken, or not, whatever the processor: where it has no AVX-512-bf16 they compute slowly."""
+    patch.setattr(lorat.cpu, "_multiplies_by_avx512", lambda: kernels)
+    patch.setattr(lorat.cpu, "_numba_compiles", lambda: kernels)
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory, tiny_path):
     """A base of a shape that the kernels take, with the tokenizer of the usual one."""
@@ -52,7 +58,7 @@ def path(tmp_path_factory, tiny_path):
 @pytest.fixture(scope="module")
 def model(path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: True)  # where it does not, they compute slowly
+        choose(patch, kernels=True)
         return MultiLoRAT.from_pretrained(path, device="cpu", dtype="bfloat16")
 
 
@@ -147,7 +153,7 @@ def test_an_adapter_that_gives_no_numbers_spoils_no_neighbour(model, path, tmp_p
 def test_its_weights_are_the_checkpoints_whatever_was_merged(model, slots, path):
     assert model._model.layout is KERNELS
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: False)
+        choose(patch, kernels=False)
         scripted = MultiLoRAT.from_pretrained(path, device="cpu", dtype="bfloat16")
     assert scripted._model.layout is LIBRARY
     for one, other in zip(model._model.groups(), scripted._model.groups(), strict=True):
@@ -157,7 +163,7 @@ def test_its_weights_are_the_checkpoints_whatever_was_merged(model, slots, path)
 @needs_numba
 def test_the_fingerprint_is_of_every_tensor_that_the_pass_reads(path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: True)
+        choose(patch, kernels=True)
         model = MultiLoRAT.from_pretrained(path, device="cpu", dtype="bfloat16")
     given = {tensor.data_ptr(): tensor for tensor in (*model._model.buffers(), *model._model.parameters())}
     word, position, token_type, norm, *_ = model._encode._base[0]
@@ -184,25 +190,25 @@ def chosen(device="cpu", dtype=torch.bfloat16, **changes):
 
 def test_it_is_chosen_where_the_processor_the_type_and_the_shape_suit(monkeypatch):
     for quicker in (True, False):
-        monkeypatch.setattr(lorat.cpu, "_kernels_are_quicker", lambda quicker=quicker: quicker)
-        assert chosen() is (KERNELS if quicker else LIBRARY)
+        choose(monkeypatch, kernels=quicker)
+        assert chosen() is (KERNELS if quicker and find_spec("numba") else LIBRARY)
         assert {chosen(**change) for change in CHANGES} == {LIBRARY}
         assert chosen(dtype=torch.float32) is chosen(dtype=torch.float16) is chosen(device="cuda") is LIBRARY
 
 
-@needs_numba
 @pytest.mark.parametrize(
-    ("features", "alone"),
-    [({"avx512bf16": True}, True), ({"avx512bf16": True, "amx-bf16": True}, False), ({"avx2": True}, False)],
+    ("known", "multiplies"),
+    [({"avx512_bf16": True}, True), ({"avx512_bf16": True, "amx_bf16": True}, False), ({"avx2": True}, False)],
 )
-def test_a_processor_with_amx_or_without_avx_512_has_the_librarys(features, alone, monkeypatch):
-    monkeypatch.setattr("llvmlite.binding.get_host_cpu_features", lambda: features)
-    assert lorat.cpu._has_avx512_alone() == alone
+def test_a_processor_with_amx_or_without_avx_512_has_the_librarys(known, multiplies, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    monkeypatch.setattr(lorat.cpu, "_numba_compiles", lambda: True)
+    assert (chosen() is KERNELS) == (multiplies and find_spec("numba") is not None)
 
 
 ASK = """
 import types, torch, lorat.cpu
-lorat.cpu._has_avx512_alone = lambda: True
+lorat.cpu._multiplies_by_avx512 = lambda: True
 config = types.SimpleNamespace(hidden_act="gelu", hidden_size=64, intermediate_size=64, num_attention_heads=2)
 print(lorat.cpu.layout_for(config, torch.device("cpu"), torch.bfloat16) is lorat.cpu.LIBRARY)
 """
@@ -247,7 +253,7 @@ def test_torchs_defaults_change_nothing(model, slots):
 def test_a_base_without_layers_answers(quicker, tmp_path, path, monkeypatch):
     if quicker:
         pytest.importorskip("numba")
-    monkeypatch.setattr(lorat.cpu, "_kernels_are_quicker", lambda: quicker)
+    choose(monkeypatch, kernels=quicker)
     shutil.copytree(path, tmp_path / "base")
     base = BertModel.from_pretrained(path, num_hidden_layers=0).eval()
     base.save_pretrained(tmp_path / "base")

@@ -11,6 +11,7 @@ from lorat.layout import KERNELS, PANEL, plain
 from lorat.linear import FrozenLinear
 from lorat.ops import reference
 from lorat.ops.table import Table
+from tests.mixes import MIXES, runs
 
 kernel = pytest.importorskip("lorat.cpu.kernels.linear", reason="Numba is not installed")
 
@@ -42,30 +43,13 @@ def adapter(ranks, linear, bias, generator):
     return stack(loras, linear)
 
 
-def owners(mix, rows, generator):
-    """(start, stop, adapter or None): whose rows these are, in runs."""
-    if mix == "identical":
-        return [(0, rows, 0)]
-    if mix == "distinct":
-        return [(row, row + 1, row % len(RANKS)) for row in range(rows)]
-    if mix == "skewed":
-        edge = max(1, rows * 9 // 10)
-        return [(0, edge, 1)] + [(row, row + 1, 2) for row in range(edge, rows)]
-    chosen = torch.randint(len(RANKS) + 1, (rows,), generator=generator)
-    if mix == "zipf":
-        chosen = (chosen.float() ** 2 / (len(RANKS) + 1)).long()
-    counts = torch.bincount(chosen, minlength=len(RANKS) + 1).tolist()
-    edges = np.cumsum([0, *counts]).tolist()
-    return [(edges[k], edges[k + 1], k - 1) for k in range(1, len(counts)) if counts[k]]
-
-
 def in_float32(delta):
     parts = [Part(part.ranks, part.columns, plain(part.b).float()) for part in delta.parts]
     return delta._replace(a=plain(delta.a).float(), parts=parts)
 
 
 @pytest.mark.parametrize("rows", [1, 7, 33, ROWS])
-@pytest.mark.parametrize("mix", ["identical", "distinct", "uniform", "zipf", "skewed"])
+@pytest.mark.parametrize("mix", MIXES)
 @pytest.mark.parametrize(("finish", "tolerance"), [("rounded", 8e-3), ("activated", 8e-3), ("summed", 4e-3)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_it_equals_the_reference(mix, rows, finish, tolerance, bias):
@@ -73,7 +57,7 @@ def test_it_equals_the_reference(mix, rows, finish, tolerance, bias):
     linear = frozen(generator)
     pool = [adapter(ranks, linear, bias, generator) for ranks in RANKS]
     tables = [Table.of({KEY: delta}, 1, torch.device("cpu")) for delta in pool]
-    runs = owners(mix, rows, generator)
+    owners = runs(mix, rows, len(pool), generator)
     x = torch.randn(rows, DEPTH, generator=generator).bfloat16()
     width = TARGETS * WIDTH
     before = torch.randn(rows, width, generator=generator)
@@ -90,7 +74,7 @@ def test_it_equals_the_reference(mix, rows, finish, tolerance, bias):
     for name, tensor in memory.items():
         room[name] = tensor.data_ptr()
     weights = np.array([(linear.laid_out.data_ptr(), linear.laid_out_bias.data_ptr())], LINEAR)
-    pieces = np.array([(start, stop, tables[k].fields.data_ptr()) for start, stop, k in runs], PIECE)
+    pieces = np.array([(start, stop, tables[k].fields.data_ptr()) for start, stop, k in owners], PIECE)
     block = np.array([(0, rows, 0, len(pieces), 0)], BLOCK)
     merged = np.zeros((1, 4), np.int64)
     kernel.linear(
@@ -99,7 +83,7 @@ def test_it_equals_the_reference(mix, rows, finish, tolerance, bias):
     )  # fmt: skip
 
     expected = x.float() @ linear.weight.float().T + linear.bias.float()
-    reference.lora_delta(expected, x.float(), [(start, stop, in_float32(pool[k])) for start, stop, k in runs])
+    reference.lora_delta(expected, x.float(), [(start, stop, in_float32(pool[k])) for start, stop, k in owners])
     largest = expected.abs().max()
     if finish == "activated":
         expected = torch.nn.functional.gelu(expected)
